@@ -1,0 +1,71 @@
+# Short targets that people, pre-commit and CI call; each check is defined here once.
+# `make demo` and `make test` work from nothing on a machine with Python 3.11+, gcc and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+STATION ?= station
+NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
+
+.PHONY: demo run test lint type fmt bench golden wheel starter clean help
+.DEFAULT_GOAL := help
+
+help: ## what each target does
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}: wanted 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml $(NATIVE)
+	$(PIP) scikit-build-core nanobind cmake ninja
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) torch==2.13.0
+	$(PIP) --no-build-isolation --editable '.[train,dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## a station, its daemon and API, and 24 simulated frames, for real
+	$(BIN)/python -m appliance.demo --station $(STATION)
+
+run: $(VENV)/.installed ## screen STATION until stopped
+	$(BIN)/umbra run --station $(STATION)
+
+test: $(VENV)/.dev ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff, clang-format, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc,$(NATIVE))
+	$(BIN)/lint-imports
+
+type: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+fmt: $(VENV)/.dev ## rewrite in the house style
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter %.h %.cc,$(NATIVE))
+
+bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
+	$(BIN)/python -m benchmarks.run
+
+golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed
+	$(BIN)/python -m tests.golden.make
+
+starter: $(VENV)/.dev ## train and pack the shipped bundle anew: hours on two cores
+	for role in regressor unseen classifier; do \
+	  $(BIN)/umbra train $$role --simulate 26000 --out work/starter/$$role --preset starter || exit 1; done
+	$(BIN)/umbra bundle pack work/starter --name starter --simulate 26000 --out engines/bundles/starter \
+	  --note "preset starter, 26,000 simulated frames, seed 1000"
+
+wheel: $(BIN)/python ## a wheel in dist/
+	$(PIP) build
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what make made
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

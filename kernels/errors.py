@@ -1,0 +1,19 @@
+"""The errors of the kernels floor: bad arrays, and frames that cannot be judged."""
+
+from __future__ import annotations
+
+
+class KernelError(ValueError):
+    """Base of every error raised by this floor."""
+
+
+class FrameGeometryError(KernelError):
+    """Width, height, stride, layout and byte count do not fit together."""
+
+
+class NotADarkFrameError(KernelError):
+    """The frame holds nothing to judge: constant, or mostly clipped at one code."""
+
+
+class NonFiniteMapError(KernelError):
+    """A map of logits holds NaN or infinity."""

@@ -1,0 +1,262 @@
+// Eq. 7-8 on the CPU. The frame is read once: sums are whole numbers, so every instruction set gives the same image.
+#include <algorithm>
+#include <cstring>
+
+#include "stretch/stretch.h"
+
+namespace umbra::UMBRA_ISA {
+
+void unpack_row(const uint8_t* packed, Layout layout, int width, uint16_t* samples);
+
+namespace {
+
+typedef uint16_t u16xn __attribute__((vector_size(64), aligned(2), may_alias));
+constexpr int kLanes = 32;
+
+struct Histogram {
+  const uint32_t* counts;  // of values first .. last
+  int first, last;
+  int64_t total;
+
+  // Value below which a share p lies, each integer spread over +-1/2.
+  double quantile(double p) const {
+    const double wanted = p * static_cast<double>(total);
+    double below = 0;
+    for (int v = first; v <= last; ++v) {
+      const double here = counts[v - first];
+      if (here > 0 && below + here >= wanted) return v - 0.5 + (wanted - below) / here;
+      below += here;
+    }
+    return last + 0.5;
+  }
+};
+
+// The row as samples in memory: packed layouts go through the scratch row.
+const uint16_t* samples_of_row(const FrameView& f, int r, StretchScratch& s) {
+  const uint8_t* packed = f.bytes + r * f.stride;
+  unpack_row(packed, f.layout, f.width, s.row.data());
+  return s.row.data();
+}
+
+struct Noise {
+  double plane_median[4];
+  double median, sigma;
+};
+
+void count_row(const uint16_t* x, int width, uint32_t* even, uint32_t* odd, uint32_t* d_even, uint32_t* d_odd) {
+  int c = 0;
+  for (; c + 3 < width; c += 2) {
+    ++even[x[c]];
+    ++odd[x[c + 1]];
+    ++d_even[x[c + 2] - x[c] + 65535];
+    ++d_odd[x[c + 3] - x[c + 1] + 65535];
+  }
+  for (; c < width; ++c) {
+    ++(c % 2 ? odd : even)[x[c]];
+    if (c + 2 < width) ++(c % 2 ? d_odd : d_even)[x[c + 2] - x[c] + 65535];
+  }
+}
+
+int64_t sum(const uint32_t* counts, int first, int last) {
+  int64_t n = 0;
+  for (int v = first; v <= last; ++v) n += counts[v];
+  return n;
+}
+
+Noise measure_noise(const FrameView& f, StretchScratch& s, StretchStats& stats) {
+  uint32_t* planes[4];
+  for (int p = 0; p < 4; ++p) planes[p] = s.planes.data() + p * 65536;
+  uint32_t *d_even = s.differences.data(), *d_odd = d_even + 131072;
+  const int64_t row_pairs = f.height / 2, pairs = sampled_pairs(f.width, row_pairs);
+  int lowest = 65535, highest = 0;
+  for (int64_t pair = 0; pair < pairs; ++pair)
+    for (int parity = 0; parity < 2; ++parity) {
+      const uint16_t* x = samples_of_row(f, sampled_row(pair, pairs, row_pairs) + parity, s);
+      count_row(x, f.width, planes[2 * parity], planes[2 * parity + 1], d_even, d_odd);
+      int lo = 65535, hi = 0;
+      for (int c = 0; c < f.width; ++c) lo = std::min<int>(lo, x[c]), hi = std::max<int>(hi, x[c]);
+      lowest = std::min(lowest, lo), highest = std::max(highest, hi);
+    }
+  Noise noise{};
+  int64_t total = 0, at_lowest = 0, at_highest = 0;
+  for (int p = 0; p < 4; ++p) {
+    const int64_t n = sum(planes[p], lowest, highest);
+    noise.plane_median[p] = Histogram{planes[p] + lowest, lowest, highest, n}.quantile(0.5);
+    total += n, at_lowest += planes[p][lowest], at_highest += planes[p][highest];
+  }
+  noise.median = 0.25 * (noise.plane_median[0] + noise.plane_median[1] + noise.plane_median[2] + noise.plane_median[3]);
+  const int span = highest - lowest, d_first = 65535 - span, d_last = 65535 + span;
+  for (int v = d_first; v <= d_last; ++v) d_even[v] += d_odd[v];
+  const Histogram d{d_even + d_first, -span, span, sum(d_even, d_first, d_last)};
+  noise.sigma = std::max(kSigmaFloor, (d.quantile(kQuantileHigh) - d.quantile(kQuantileLow)) / (2 * std::sqrt(2.0)));
+  for (int p = 0; p < 4; ++p) std::fill(planes[p] + lowest, planes[p] + highest + 1, 0u);
+  std::fill(d_even + d_first, d_even + d_last + 1, 0u);
+  std::fill(d_odd + d_first, d_odd + d_last + 1, 0u);
+
+  stats.median = noise.median, stats.sigma = noise.sigma, stats.minimum = lowest, stats.maximum = highest;
+  stats.share_minimum = static_cast<double>(at_lowest) / total;
+  stats.share_maximum = static_cast<double>(at_highest) / total;
+  if (lowest == highest)
+    stats.fault = StretchFault::constant;
+  else if (stats.share_minimum > kClippedShare)
+    stats.fault = StretchFault::clipped_low;
+  else if (stats.share_maximum > kClippedShare)
+    stats.fault = StretchFault::clipped_high;
+  return noise;
+}
+
+// Codes kept for the four CFA planes: lowest .. highest, centred on the plane's median.
+struct Bounds {
+  uint16_t lowest[4], highest[4];
+  int widest;
+
+  Bounds(const Noise& noise, float k) : widest(0) {
+    const int half = static_cast<int>(std::min(65535.0, std::ceil(double(k) * noise.sigma)));
+    for (int p = 0; p < 4; ++p) {
+      const int centre = static_cast<int>(std::floor(noise.plane_median[p] + 0.5));
+      lowest[p] = static_cast<uint16_t>(std::max(0, centre - half));
+      highest[p] = static_cast<uint16_t>(std::min(65535, centre + half));
+      widest = std::max(widest, highest[p] - lowest[p]);
+    }
+  }
+};
+
+u16xn alternate(uint16_t even, uint16_t odd) {
+  u16xn v;
+  for (int i = 0; i < kLanes; ++i) v[i] = i % 2 ? odd : even;
+  return v;
+}
+
+// sums[c] += clip(x[c]) - lowest, for all columns of a row.
+void add_clipped(const uint16_t* x, int width, int row_parity, const Bounds& bounds, uint16_t* sums) {
+  const int p = 2 * row_parity;
+  const u16xn lo = alternate(bounds.lowest[p], bounds.lowest[p + 1]);
+  const u16xn hi = alternate(bounds.highest[p], bounds.highest[p + 1]);
+  int c = 0;
+  for (; c + kLanes <= width; c += kLanes) {
+    u16xn v = *reinterpret_cast<const u16xn*>(x + c);
+    v = v < hi ? v : hi;
+    v = v > lo ? v : lo;
+    *reinterpret_cast<u16xn*>(sums + c) += v - lo;
+  }
+  for (; c < width; ++c) {
+    const uint16_t low = bounds.lowest[p + c % 2];
+    sums[c] = static_cast<uint16_t>(sums[c] + (std::clamp(x[c], low, bounds.highest[p + c % 2]) - low));
+  }
+}
+
+void flush(uint16_t* sums16, uint32_t* sums32, int width, uint32_t weight) {
+  for (int c = 0; c < width; ++c) {
+    sums32[c] += weight * sums16[c];
+    sums16[c] = 0;
+  }
+}
+
+// Weighted sums over the input rows of output row i, one a column, in 1/224 of a row.
+void sum_rows(const FrameView& f, int i, const Bounds& bounds, StretchScratch& s) {
+  const int64_t first = int64_t(i) * f.height / kImageSide, last = (int64_t(i + 1) * f.height - 1) / kImageSide;
+  const int rows_that_fit = 65535 / std::max(1, bounds.widest);
+  std::memset(s.sums32.data(), 0, sizeof(uint32_t) * f.width);
+  int held = 0;
+  for (int64_t r = first; r <= last; ++r) {
+    const auto weight = static_cast<uint32_t>(overlap(i, r, f.height));
+    const bool alone = weight != kImageSide;
+    if (held && (alone || held == rows_that_fit))
+      flush(s.sums16.data(), s.sums32.data(), f.width, kImageSide), held = 0;
+    add_clipped(samples_of_row(f, static_cast<int>(r), s), f.width, r % 2, bounds, s.sums16.data());
+    if (alone)
+      flush(s.sums16.data(), s.sums32.data(), f.width, weight);
+    else
+      ++held;
+  }
+  if (held) flush(s.sums16.data(), s.sums32.data(), f.width, kImageSide);
+}
+
+// Sum of a row of column sums over output column j's rectangle, in 1/224^2 of a pixel.
+uint64_t sum_columns(const uint32_t* sums, int64_t width, int64_t j) {
+  const int64_t first = j * width / kImageSide, last = ((j + 1) * width - 1) / kImageSide;
+  if (first == last) return uint64_t(sums[first]) * width;
+  uint64_t inside = 0;
+  for (int64_t c = first + 1; c < last; ++c) inside += sums[c];
+  return inside * kImageSide + uint64_t(sums[first]) * overlap(j, first, width) +
+         uint64_t(sums[last]) * overlap(j, last, width);
+}
+
+// Share of even rows (columns) in each output row (column), in 1/224 of a row.
+void even_weights(int64_t size, int64_t* weights) {
+  for (int64_t i = 0; i < kImageSide; ++i) {
+    weights[i] = 0;
+    for (int64_t r = i * size / kImageSide; r * kImageSide < (i + 1) * size; ++r)
+      if (r % 2 == 0) weights[i] += overlap(i, r, size);
+  }
+}
+
+void area_means(const FrameView& f, const Noise& noise, const Bounds& bounds, StretchScratch& s) {
+  int64_t even_rows[kImageSide], even_columns[kImageSide];
+  even_weights(f.height, even_rows), even_weights(f.width, even_columns);
+  double offset[4];
+  for (int p = 0; p < 4; ++p) offset[p] = bounds.lowest[p] - noise.plane_median[p];
+  const double area = 1.0 / (double(f.width) * f.height);
+  for (int i = 0; i < kImageSide; ++i) {
+    sum_rows(f, i, bounds, s);
+    const double re = even_rows[i], ro = f.height - re;
+    const double even = re * offset[0] + ro * offset[2], odd = re * offset[1] + ro * offset[3];
+    for (int j = 0; j < kImageSide; ++j) {
+      const double ce = even_columns[j], co = f.width - ce;
+      const auto total = static_cast<double>(sum_columns(s.sums32.data(), f.width, j));
+      s.means[i * kImageSide + j] = (total + (even * ce + odd * co)) * area;
+    }
+  }
+}
+
+// Median of the means (mean of the two middle ones): buckets first, so that only a few are sorted.
+double median_of(const std::vector<double>& means, std::vector<double>& selection) {
+  constexpr int kBuckets = 4096, kMiddle = kImagePixels / 2;
+  const auto [lo, hi] = std::minmax_element(means.begin(), means.end());
+  const double first = *lo, width = *hi - *lo;
+  if (!(width > 0)) return first;
+  const double scale = (kBuckets - 1) / width;
+  int counts[kBuckets] = {};
+  for (double m : means) ++counts[static_cast<int>((m - first) * scale)];
+  int bucket = 0, below = 0;
+  while (below + counts[bucket] <= kMiddle) below += counts[bucket++];
+  // Ranks kMiddle - 1 and kMiddle; the lower one may lie in an earlier bucket.
+  size_t n = 0;
+  double under = first;
+  for (double m : means) {
+    const int b = static_cast<int>((m - first) * scale);
+    if (b == bucket)
+      selection[n++] = m;
+    else if (b < bucket)
+      under = std::max(under, m);
+  }
+  const auto begin = selection.begin(), nth = begin + (kMiddle - below);
+  std::nth_element(begin, nth, begin + n);
+  const double upper = *nth;
+  const double lower = nth == begin ? under : *std::max_element(begin, nth);
+  return 0.5 * (lower + upper);
+}
+
+}  // namespace
+
+StretchStats stretch(const FrameView& f, const StretchParams& params, StretchScratch& s, float* image) {
+  if (s.row.size() < static_cast<size_t>(f.width)) {
+    s.row.resize(f.width), s.sums16.resize(f.width), s.sums32.resize(f.width);
+  }
+  StretchStats stats;
+  const Noise noise = measure_noise(f, s, stats);
+  if (stats.fault != StretchFault::none) return stats;
+  area_means(f, noise, Bounds(noise, params.k), s);
+  const double centre = median_of(s.means, s.selection);
+  const double n = double(f.width) * f.height / kImagePixels;
+  const double to_z = std::sqrt(n) / noise.sigma;
+  const float scale = tone_scale(params);
+  const double* means = s.means.data();
+  for (int i = 0; i < kImagePixels; ++i) {
+    const auto z = static_cast<float>((means[i] - centre) * to_z);
+    image[i] = tone_value(z, params.tone, params.tone_parameter, scale);
+  }
+  return stats;
+}
+
+}  // namespace umbra::UMBRA_ISA

@@ -1,0 +1,58 @@
+"""Shared by all tests: where real data lie, a station folder, the shipped bundle and an inspector over it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from appliance.station import Station
+from engines import Bundle, Inspector, bundle
+from engines.build import build_inspector
+
+REAL_DATA = Path(os.environ.get("UMBRA_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real frames, or a loud skip."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"REAL DATA NOT THERE: {REAL_DATA}; set UMBRA_REAL_DATA")
+    return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def starter() -> Bundle:
+    return bundle.load(bundle.find("starter"))
+
+
+@pytest.fixture(scope="session")
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="session")
+def inspector(starter: Bundle, engine_cache: Path) -> Inspector:
+    return build_inspector(starter, cache=engine_cache)
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Station:
+    """An empty station that looks often and gives up on broken files quickly."""
+    root = tmp_path / "station"
+    root.mkdir()
+    (root / "umbra.toml").write_text(
+        "[watch]\nrescan_s = 0.1\nsettle_s = 0.1\nincomplete_s = 1.0\n[api]\nport = 0\n[disk]\nlow_bytes = 0\n"
+    )
+    return Station.open(root, create=True)
+
+
+def dark(
+    height: int = 300, width: int = 360, *, sigma: float = 4.0, pedestal: float = 64.0, seed: int = 0
+) -> NDArray[np.uint16]:
+    """(h, w) uint16 Gaussian noise around a pedestal, DN."""
+    noise = np.random.default_rng(seed).normal(pedestal, sigma, (height, width))
+    return np.clip(np.rint(noise), 0, 65535).astype(np.uint16)
