@@ -1,0 +1,210 @@
+"""A bundle: three networks, stretch parameters, golden frames and a default spec in one hashed folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from engines.errors import BundleError
+from kernels import RawFrame, StretchParams, Tone
+
+FORMAT = 1
+MODEL_FILES = {"classifier": "classifier.onnx", "regressor": "regressor.onnx", "unseen": "unseen.onnx"}
+GOLDEN_FRAMES, GOLDEN_EXPECTED = "golden.npz", "golden.json"
+FILES = (*MODEL_FILES.values(), GOLDEN_FRAMES, GOLDEN_EXPECTED)
+HASH_DIGITS = 12
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenFrame:
+    """A frame and what its bundle measured on it when it was packed.
+
+    Attributes:
+        frame: the raw frame.
+        p: probabilities of OK, Spot, Diagonal, Error.
+        level, score, m_alpha: as in a Measurement.
+    """
+
+    frame: RawFrame
+    p: tuple[float, float, float, float]
+    level: float
+    score: float
+    m_alpha: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A bundle whose hashes have been checked.
+
+    Attributes:
+        folder: where it lies.
+        name: letters, digits, dots and dashes.
+        digest: 64 hex digits: SHA-256 of bundle.toml, which holds the hashes of all other files.
+        stretch: eq. 8's k, Z and tone.
+        threshold, alpha: eq. 5-6's t and alpha.
+        spec: default limit on the score.
+        score_tolerance: largest difference of a golden score.
+    """
+
+    folder: Path
+    name: str
+    digest: str
+    stretch: StretchParams
+    threshold: float
+    alpha: float
+    spec: float
+    score_tolerance: float
+
+    @property
+    def identity(self) -> str:
+        """name@hash12, as verdicts carry it."""
+        return f"{self.name}@{self.digest[:HASH_DIGITS]}"
+
+    def model(self, role: str) -> Path:
+        """The ONNX file of a role."""
+        return self.folder / MODEL_FILES[role]
+
+    def golden(self) -> list[GoldenFrame]:
+        """The golden frames with what is expected of them.
+
+        Raises:
+            BundleError: the two golden files do not fit together.
+        """
+        expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text())
+        with np.load(self.folder / GOLDEN_FRAMES, allow_pickle=False) as frames:
+            if sorted(frames.files) != sorted(expected):
+                raise BundleError(f"bundle {self.name}: {GOLDEN_FRAMES} holds {len(frames.files)} frames, "
+                                  f"{GOLDEN_EXPECTED} {len(expected)}; wanted the same names")  # fmt: skip
+            return [
+                GoldenFrame(RawFrame.from_samples(frames[name], bits=row["bits"]), tuple(row["p"]), row["level"],
+                            row["score"], row["m_alpha"])
+                for name, row in sorted(expected.items())
+            ]  # fmt: skip
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load(folder: Path) -> Bundle:
+    """Read a bundle and check every hash.
+
+    Raises:
+        BundleError: no bundle there, another format, a missing or changed file, or parameters out of range.
+    """
+    manifest = folder / "bundle.toml"
+    if not manifest.is_file():
+        raise BundleError(f"bundle {folder}: no bundle.toml there")
+    text = manifest.read_bytes()
+    try:
+        table = tomllib.loads(text.decode())
+    except ValueError as error:
+        raise BundleError(f"bundle {folder}: bundle.toml cannot be read: {error}") from error
+    if table.get("format") != FORMAT:
+        raise BundleError(f"bundle {folder}: format {table.get('format')}, wanted {FORMAT}")
+    _check_files(folder, table.get("files", {}))
+    try:
+        return _from_table(folder, table, hashlib.sha256(text).hexdigest())
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"bundle {folder}: bundle.toml: {error!r}") from error
+
+
+def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    for name in FILES:
+        path = folder / name
+        if not path.is_file() or name not in hashes:
+            raise BundleError(f"bundle {folder}: {name} is missing")
+        if (found := file_sha256(path)) != hashes[name]:
+            raise BundleError(
+                f"bundle {folder}: {name} has SHA-256 {found[:12]}.., bundle.toml says {hashes[name][:12]}.."
+            )
+
+
+def _from_table(folder: Path, table: dict[str, dict[str, float]], digest: str) -> Bundle:
+    stretch = dict(table["stretch"])
+    tone = Tone[str(stretch.pop("tone")).upper()]
+    bundle = Bundle(
+        folder=folder, name=str(table["name"]), digest=digest, stretch=StretchParams(tone=tone, **stretch),
+        threshold=float(table["unseen"]["threshold"]), alpha=float(table["unseen"]["alpha"]),
+        spec=float(table["decision"]["spec"]), score_tolerance=float(table["golden"]["score_tolerance"]),
+    )  # fmt: skip
+    if not (0 < bundle.spec < 1 and 0 < bundle.threshold < 1 and bundle.alpha > 0):
+        raise ValueError(f"spec {bundle.spec}, threshold {bundle.threshold}: wanted (0, 1); alpha {bundle.alpha}: > 0")
+    return bundle
+
+
+def write_manifest(
+    folder: Path, *, name: str, stretch: StretchParams, threshold: float, alpha: float, spec: float,
+    score_tolerance: float, training: Mapping[str, str] | None = None,
+) -> Bundle:  # fmt: skip
+    """Write bundle.toml over the files already in a folder, and load the result.
+
+    Args:
+        folder: holds FILES.
+        name: letters, digits, dots, dashes and underscores.
+        stretch, threshold, alpha, spec, score_tolerance: as in Bundle.
+        training: free text about where the networks come from.
+
+    Raises:
+        BundleError: a file is missing or the name has other characters.
+    """
+    if not name or not all(c.isalnum() or c in "._-" for c in name):
+        raise BundleError(f"bundle name {name!r}: wanted letters, digits, dots, dashes and underscores")
+    if missing := [f for f in FILES if not (folder / f).is_file()]:
+        raise BundleError(f"bundle {folder}: {', '.join(missing)} missing")
+    lines = [
+        f"format = {FORMAT}",
+        f'name = "{name}"',
+        "",
+        "[stretch]",
+        f"k = {stretch.k}",
+        f"z_range = {stretch.z_range}",
+        f'tone = "{stretch.tone.name.lower()}"',
+        f"tone_parameter = {stretch.tone_parameter}",
+        "",
+        "[unseen]",
+        f"threshold = {threshold}",
+        f"alpha = {alpha}",
+        "",
+        "[decision]",
+        f"spec = {spec}",
+        "",
+        "[golden]",
+        f"score_tolerance = {score_tolerance}",
+        "",
+        "[files]",
+        *(f'"{f}" = "{file_sha256(folder / f)}"' for f in FILES),
+    ]
+    if training:
+        lines += ["", "[training]", *(f"{key} = {json.dumps(value)}" for key, value in training.items())]
+    (folder / "bundle.toml").write_text("\n".join(lines) + "\n")
+    return load(folder)
+
+
+def find(name: str, *folders: Path) -> Path:
+    """The folder of a bundle by path or by name, looked for in `folders`, then among the shipped ones.
+
+    Raises:
+        BundleError: none of that name.
+    """
+    direct = Path(name)
+    if (direct / "bundle.toml").is_file():
+        return direct
+    for folder in (*folders, SHIPPED):
+        if (folder / name / "bundle.toml").is_file():
+            return folder / name
+    raise BundleError(f"bundle {name!r}: neither a bundle folder nor known by that name")
+
+
+def listed(*folders: Path) -> list[Path]:
+    """Every bundle folder in `folders` and among the shipped ones."""
+    return [p.parent for folder in (*folders, SHIPPED) for p in sorted(folder.glob("*/bundle.toml"))]

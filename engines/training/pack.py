@@ -1,0 +1,120 @@
+"""Three trained networks -> a bundle: quantise, choose spec and threshold on validation frames, measure golden frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from engines.bundle import FILES, GOLDEN_EXPECTED, GOLDEN_FRAMES, MODEL_FILES, Bundle, write_manifest
+from engines.inspector import Inspector, Measurement
+from engines.regions import find_regions
+from engines.simulation import SENSORS, Plan, simulate
+from engines.training.data import AMBIGUOUS, ImageSet
+from engines.training.fit import predict
+from engines.training.quantize import load_weights, quantize
+from engines.training.unseen import unseen_maps
+from kernels import IMAGE_SIDE, RawFrame, StretchParams
+
+SCORE_TOLERANCE = 0.05  # int8 differs between processors (VNNI or not); more than this is another network
+GOLDEN_SIZE = (352, 288)
+GOLDEN_PLANS = (
+    ("A", "OK", 0.0), ("C", "OK", 1.0), ("F", "OK", 0.0), ("A", "Spot", 7.0), ("D", "Spot", 8.0), ("F", "Spot", 6.5),
+    ("B", "Diagonal", 7.0), ("E", "Diagonal", 8.0),
+)  # fmt: skip
+GOLDEN_SEED = 424_242
+ALPHA = 2.0
+CLEAN_FRAMES_FLAGGED = 0.05
+
+
+def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> float:
+    """The limit on the score with the best F1 on validation frames; the middle of the best range, on a grid of 1/200."""
+    score = p_ng * np.clip(level, 0, 10) / 10
+    limits = np.arange(1, 140) / 200
+    f1 = np.array([2 * (defective & (score > s)).sum() / max(1, defective.sum() + (score > s).sum()) for s in limits])
+    best = limits[f1 >= f1.max() - 1e-9]
+    return round(float(best[len(best) // 2]), 3)
+
+
+def choose_threshold(maps: np.ndarray) -> float:
+    """t, on a bin edge: the lowest at which at most 5 % of clean frames show a region."""
+    eight_bit = np.rint(maps * 255).astype(np.uint8)
+    for edge in range(64, 256, 4):
+        t = edge / 256
+        if np.mean([bool(find_regions(unseen, threshold=t)) for unseen in eight_bit]) <= CLEAN_FRAMES_FLAGGED:
+            return t
+    return 252 / 256
+
+
+def _probabilities(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(p / p.sum(1, keepdims=True))
+
+
+def golden_frames() -> dict[str, RawFrame]:
+    """Small simulated frames far from the limit, named by number, sensor and class."""
+    frames = {}
+    for number, (sensor_name, class_name, level) in enumerate(GOLDEN_PLANS):
+        sensor = SENSORS[sensor_name].resized(*GOLDEN_SIZE)
+        made = simulate(sensor, Plan(class_name, level), seed=(GOLDEN_SEED, number))
+        frames[f"{number:02d}-{sensor_name}-{class_name}"] = RawFrame.from_samples(made.samples, bits=sensor.bits)
+    return frames
+
+
+def pack(
+    weights: Mapping[str, Path],
+    sets: tuple[ImageSet, ImageSet],
+    out: Path,
+    *,
+    name: str,
+    stretch: StretchParams,
+    training: Mapping[str, str],
+    report: Callable[[str], None] = print,
+) -> Bundle:
+    """Quantise three networks and write a bundle.
+
+    Args:
+        weights: of classifier, regressor and unseen.
+        sets: calibration images (of training) and validation images.
+        out: folder of the bundle; made.
+        name: of the bundle.
+        stretch: what the images were stretched with.
+        training: free text for bundle.toml.
+        report: called with one line of progress.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    calibration, validation = sets
+    models = {role: load_weights(role, path) for role, path in weights.items()}
+    clear = validation.class_index != AMBIGUOUS
+    p_ng = 1 - _probabilities(predict(models["classifier"], validation.images[clear], IMAGE_SIDE))[:, 0]
+    level = predict(models["regressor"], validation.images[clear], IMAGE_SIDE)[:, 0]
+    spec = choose_spec(p_ng, level, validation.class_index[clear] > 0)
+    clean = validation.images[validation.rating <= 1][:400]
+    threshold = choose_threshold(unseen_maps(predict(models["unseen"], clean, IMAGE_SIDE, batch=16)))
+    report(f"spec {spec}, t {threshold:.4f}")
+    for role, file in MODEL_FILES.items():
+        quantize(models[role], calibration, out / file)
+        report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB")
+    golden = golden_frames()
+    images = {key: frame.packed.view(np.uint16 if frame.layout.storage_bits == 16 else np.uint8).reshape(
+        frame.height, frame.width) for key, frame in golden.items()}  # fmt: skip
+    np.savez_compressed(out / GOLDEN_FRAMES, **images)  # type: ignore[arg-type]
+    (out / GOLDEN_EXPECTED).write_text("{}")
+    numbers = {"threshold": threshold, "alpha": ALPHA, "spec": spec, "score_tolerance": SCORE_TOLERANCE}
+    draft = write_manifest(out, name=name, stretch=stretch, training=training, **numbers)
+    measured = Inspector(draft).measure(list(golden.values()))
+    expected = {key: _expected(m, golden[key]) for key, m in zip(golden, measured, strict=True)}
+    (out / GOLDEN_EXPECTED).write_text(json.dumps(expected, indent=1) + "\n")
+    bundle = write_manifest(out, name=name, stretch=stretch, training=training, **numbers)
+    report(f"{bundle.identity}: {sum((out / f).stat().st_size for f in FILES) / 1e6:.1f} MB")
+    return bundle
+
+
+def _expected(measurement: Measurement, frame: RawFrame) -> dict[str, object]:
+    inspection, unseen = measurement.inspection, measurement.unseen
+    if inspection is None or unseen is None:
+        raise ValueError(f"golden frame: {measurement.refused}")
+    return {"bits": frame.bits, "p": list(inspection.p), "level": inspection.level, "score": inspection.score,
+            "m_alpha": unseen.m_alpha}  # fmt: skip

@@ -1,0 +1,24 @@
+"""How long each network trains: paper scale, the starter bundle on two cores, or seconds for tests."""
+
+from __future__ import annotations
+
+from engines.training.fit import Stage
+
+PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
+    "paper": {
+        "classifier": (Stage(128, 280_000, 128, 2e-3), Stage(224, 280_000, 128, 1e-3)),
+        "regressor": (Stage(128, 200_000, 128, 2e-3), Stage(224, 200_000, 128, 1e-3)),
+        "unseen": (Stage(128, 200_000, 64, 4e-3), Stage(224, 40_000, 32, 1e-3)),
+    },
+    "starter": {
+        "classifier": (Stage(64, 32_000, 32, 1.5e-3), Stage(128, 12_000, 16, 6e-4), Stage(224, 7_000, 16, 4e-4)),
+        "regressor": (Stage(128, 36_000, 32, 2e-3), Stage(224, 18_000, 16, 8e-4), Stage(224, 32_000, 16, 1e-3)),
+        "unseen": (Stage(128, 24_000, 16, 5e-3), Stage(224, 3_000, 8, 8e-4)),
+    },
+    "smoke": {
+        "classifier": (Stage(64, 64, 16, 1e-3),),
+        "regressor": (Stage(64, 128, 16, 1e-3),),
+        "unseen": (Stage(64, 64, 8, 1e-3),),
+    },
+}
+NORM_IMAGES = {"paper": 3200, "starter": 1600, "smoke": 64}  # for reestimate_norms

@@ -1,0 +1,49 @@
+"""The visibility regressor: Huber loss on whole-number ratings (the dark-blemish paper)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.models import ForImages
+from engines.training.classify import flip
+from engines.training.data import ImageSet
+from engines.training.fit import Batch, Job, Stage, predict, to_images
+
+
+def scores(levels: NDArray[np.float32], rating: NDArray[np.float32]) -> dict[str, float]:
+    """Mean absolute error, share beyond 3 levels and Pearson correlation of levels clamped to 0..10."""
+    clamped = np.clip(levels, 0, 10)
+    error = np.abs(clamped - rating)
+    below_ten = rating < 10
+    return {
+        "mae": float(error.mean()),
+        "mae_0_to_9": float(error[below_ten].mean()),
+        "beyond_3": float((error > 3).mean()),
+        "pcc": float(np.corrcoef(clamped, rating)[0, 1]),
+    }
+
+
+def regressor_job(
+    model: ForImages, train: ImageSet, validation: ImageSet, stages: tuple[Stage, ...], out: Path, *, seed: int = 0
+) -> Job:
+    """The job that trains a regressor on all frames, ambiguous ones included."""
+    huber = nn.HuberLoss(delta=1.0)
+
+    def draw(stage: Stage, rng: np.random.Generator) -> Batch:
+        chosen = np.sort(rng.choice(len(train), stage.batch, replace=False))
+        images = flip(to_images(train.images[chosen], stage.side), rng)
+        return images, torch.from_numpy(train.rating[chosen])
+
+    def loss(output: Tensor, batch: Batch) -> Tensor:
+        result: Tensor = huber(output[:, 0], batch[1])
+        return result
+
+    return Job(
+        model=model, draw=draw, loss=loss, stages=stages, out=out, seed=seed,
+        validate=lambda m, side: scores(predict(m, validation.images, side)[:, 0], validation.rating),
+    )  # fmt: skip

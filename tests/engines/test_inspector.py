@@ -1,0 +1,131 @@
+"""What the inspector measures, refuses and repeats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines import Bundle, EngineBuildError, Inspector, Precision
+from engines.inspector import fault_of, inspect
+from engines.openvino import OpenVinoEngines, Outputs
+from engines.regions import find_regions
+from engines.simulation import SENSORS, Plan, simulate
+from kernels import RawFrame
+from tests.conftest import dark
+
+
+def raw(class_name: str, level: float, sensor: str = "D", seed: int = 0) -> RawFrame:
+    small = SENSORS[sensor].resized(640, 512)
+    return RawFrame.from_samples(simulate(small, Plan(class_name, level), seed=(99, seed)).samples, bits=small.bits)
+
+
+def test_clear_cases_are_told_apart(inspector: Inspector) -> None:
+    for seed in range(3):
+        clean, spot, band, broken = inspector.measure(
+            [
+                raw("OK", 0.0, seed=seed),
+                raw("Spot", 8.0, seed=seed),
+                raw("Diagonal", 8.0, seed=seed),
+                raw("Error", 10.0, seed=seed),
+            ]
+        )
+        assert [m.inspection.class_name for m in (clean, spot, band)] == ["OK", "Spot", "Diagonal"]  # type: ignore[union-attr]
+        assert clean.inspection.score < 0.1  # type: ignore[union-attr]
+        assert spot.inspection.score > 0.4  # type: ignore[union-attr]
+        assert broken.refused or broken.inspection.score > 0.4  # type: ignore[union-attr]
+
+
+def test_measuring_twice_or_in_company_gives_the_same_bits(inspector: Inspector) -> None:
+    frames = [raw("Spot", 6.0, seed=s) for s in range(3)]
+    alone = [inspector.measure([f])[0] for f in frames]
+    together = inspector.measure(frames)
+    for a, b in zip(alone, together, strict=True):
+        assert a.inspection == b.inspection
+        assert a.unseen is not None
+        assert b.unseen is not None
+        assert a.unseen.m_alpha == b.unseen.m_alpha
+        np.testing.assert_array_equal(a.unseen.map, b.unseen.map)
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (np.full((300, 300), 64, np.uint16), "no noise: not a dark frame"),
+        (dark(100, 400), "too small to judge: 400x100 pixels"),
+        (np.zeros((300, 300), np.uint16), "no noise"),
+    ],
+)
+def test_what_cannot_be_judged_says_why_and_measures_nothing(
+    inspector: Inspector, samples: NDArray[np.generic], reason: str
+) -> None:
+    [m] = inspector.measure([RawFrame.from_samples(samples, bits=12)])
+    assert m.refused is not None
+    assert m.refused.startswith(reason)
+    assert (m.inspection, m.unseen, m.complete) == (None, None, False)
+
+
+def test_no_frames_no_measurements(inspector: Inspector) -> None:
+    assert inspector.measure([]) == []
+
+
+MAPS = np.full((2, 224, 224), -1, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fault"),
+    [
+        (Outputs(np.array([1, np.nan, 0, 0], np.float32), 1.0, MAPS), "classifier gave a value that is not finite"),
+        (Outputs(np.array([1, 0, 0, 0], np.float32), float("inf"), MAPS), "regressor gave a value that is not finite"),
+        (Outputs(np.zeros(4, np.float32), 1.0, MAPS), "zeros only"),
+        (Outputs(np.array([1, 0, 0, 0], np.float32), 1.0, 0 * MAPS), "zeros only"),
+    ],
+)
+def test_broken_outputs_are_not_believed(outputs: Outputs, fault: str) -> None:
+    assert fault in (fault_of(outputs) or "")
+
+
+def test_score_is_probability_times_intensity() -> None:
+    found = inspect(Outputs(np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32)), 7.5, MAPS))
+    assert found.p == pytest.approx((0.4, 0.3, 0.2, 0.1))
+    assert found.p_ng == pytest.approx(0.6)
+    assert found.score == pytest.approx(0.45)
+    assert inspect(Outputs(np.zeros(4, np.float32) + 1, 12.0, MAPS)).level == 10.0
+    assert inspect(Outputs(np.zeros(4, np.float32) + 1, -3.0, MAPS)).level == 0.0
+
+
+def test_int8_agrees_with_f32(starter: Bundle, inspector: Inspector) -> None:
+    exact = Inspector(starter, precision=Precision.F32)
+    frames = [
+        raw(c, v, seed=s) for s, (c, v) in enumerate([("OK", 0.0), ("Spot", 5.0), ("Spot", 8.0), ("Diagonal", 6.0)])
+    ]
+    for a, b in zip(inspector.measure(frames), exact.measure(frames), strict=True):
+        assert a.inspection is not None
+        assert b.inspection is not None
+        assert a.inspection.score == pytest.approx(b.inspection.score, abs=0.08)
+    assert exact.engine.startswith("openvino-f32@")
+
+
+def test_a_model_of_another_shape_is_refused(starter: Bundle, tmp_path: object) -> None:
+    import dataclasses
+    import shutil
+    from pathlib import Path
+
+    folder = Path(str(tmp_path))
+    for role, other in (("classifier", "regressor"), ("regressor", "regressor"), ("unseen", "unseen")):
+        shutil.copyfile(starter.model(other), folder / f"{role}.onnx")
+    with pytest.raises(EngineBuildError, match=r"classifier.onnx gives \(1, 1\), wanted \(1, 4\)"):
+        OpenVinoEngines(dataclasses.replace(starter, folder=folder))
+
+
+def test_regions_join_what_belongs_together() -> None:
+    unseen = np.zeros((224, 224), np.uint8)
+    unseen[10:20, 10:14] = 200
+    unseen[10:20, 17:21] = 200  # three pixels apart: closed
+    unseen[100:110, 100:110] = 255
+    unseen[200, 200] = 255  # one pixel is noise
+    regions = find_regions(unseen, threshold=0.5)
+    assert [r.box for r in regions] == [(100, 100, 110, 110), (10, 10, 21, 20)]
+    assert regions[0].score == pytest.approx(100)
+    assert regions[1].peak == pytest.approx(200 / 255)
+    assert find_regions(np.zeros((224, 224), np.uint8), threshold=0.5) == []

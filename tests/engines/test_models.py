@@ -1,0 +1,144 @@
+"""The networks: timm's names, shapes, and a first training that learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.training.data import ImageSet, SetRecipe, simulate_set
+from kernels import StretchParams
+
+torch = pytest.importorskip("torch")
+
+from engines.models import build, resnet18_d, resnet101_d  # noqa: E402
+from engines.models.unet import UNet  # noqa: E402
+from engines.training.classify import class_weights  # noqa: E402
+from engines.training.fit import Stage, fit, predict, reestimate_norms  # noqa: E402
+from engines.training.quantize import export  # noqa: E402
+from engines.training.regress import regressor_job  # noqa: E402
+from engines.training.train import train  # noqa: E402
+from engines.training.unseen import auroc, box_target, unseen_loss, unseen_maps  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tiny() -> ImageSet:
+    return simulate_set(SetRecipe(seed=5, full_size=0.0), 96, StretchParams(), workers=1)
+
+
+def test_state_dicts_have_timms_names_and_sizes() -> None:
+    large, small = resnet101_d(4).state_dict(), resnet18_d(1).state_dict()
+    assert (len(large), len(small)) == (638, 134)
+    # Names and shapes as timm 1.0 lists them for resnet101d and resnet18d with in_chans=1.
+    for state, name, shape in [
+        (large, "conv1.0.weight", (32, 1, 3, 3)), (large, "conv1.6.weight", (64, 32, 3, 3)), (large, "bn1.weight", (64,)),
+        (large, "layer1.0.downsample.1.weight", (256, 64, 1, 1)), (large, "layer3.22.conv3.weight", (1024, 256, 1, 1)),
+        (large, "layer4.0.downsample.2.running_var", (2048,)), (large, "fc.weight", (4, 2048)),
+        (small, "layer2.0.downsample.1.weight", (128, 64, 1, 1)), (small, "layer4.1.bn2.bias", (512,)),
+        (small, "fc.bias", (1,)),
+    ]:  # fmt: skip
+        assert tuple(state[name].shape) == shape
+    assert "layer1.0.downsample.0.weight" not in large  # the pool has no weights
+
+
+def test_unet_maps_are_independent_of_each_other() -> None:
+    net = UNet().eval()
+    assert 1_800_000 < sum(p.numel() for p in net.parameters()) < 2_000_000
+    with torch.no_grad():
+        torch.nn.init.constant_(net.head.bias, -5.0)
+        net.head.weight[:] = 0
+        p = torch.sigmoid(net(torch.rand(2, 1, 64, 64)))
+    assert p.shape == (2, 2, 64, 64)
+    assert float(p.sum(1).max()) < 0.1  # both may be low: no softmax
+
+
+def test_a_set_repeats_with_its_recipe(tiny: ImageSet) -> None:
+    again = simulate_set(SetRecipe(seed=5, full_size=0.0), 96, StretchParams(), workers=1)
+    np.testing.assert_array_equal(tiny.images, again.images)
+    np.testing.assert_array_equal(tiny.rating, again.rating)
+
+
+def test_a_set_survives_the_disk_and_selection(tiny: ImageSet, tmp_path: Path) -> None:
+    tiny.save(tmp_path)
+    loaded = ImageSet.load(tmp_path)
+    np.testing.assert_array_equal(loaded.boxes, tiny.boxes)
+    keep = np.arange(len(tiny)) % 2 == 1
+    half = tiny.select(keep)
+    np.testing.assert_array_equal(half.boxes_of(0), tiny.boxes_of(1))
+
+
+def test_a_killed_training_goes_on_with_the_same_batches(tiny: ImageSet, tmp_path: Path) -> None:
+    """Two stages in one run equal two stages with a new process between them."""
+    stages = (Stage(32, 64, 16, 1e-3), Stage(32, 64, 16, 1e-3))
+    whole = build("regressor", seed=1)
+    fit(regressor_job(whole, tiny, tiny, stages, tmp_path / "a"))
+    first = build("regressor", seed=1)
+    fit(regressor_job(first, tiny, tiny, stages[:1], tmp_path / "b"))
+    second = build("regressor", seed=2)  # other weights: the checkpoint must win
+    said: list[str] = []
+    fit(replace(regressor_job(second, tiny, tiny, stages, tmp_path / "b"), report=said.append))
+    assert said[0].startswith("resumed at stage 1 step 0")
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, msg=name)
+
+
+def test_training_lowers_the_loss(tiny: ImageSet, tmp_path: Path) -> None:
+    model = build("regressor", seed=0)
+    before = np.abs(predict(model, tiny.images, 32)[:, 0] - tiny.rating).mean()
+    fit(regressor_job(model, tiny, tiny, (Stage(32, 640, 16, 2e-3),), tmp_path))
+    reestimate_norms(model, tiny.images, 32, batch=48)
+    after = np.abs(predict(model, tiny.images, 32)[:, 0] - tiny.rating).mean()
+    assert after < 0.8 * before
+    assert (tmp_path / "curve.csv").read_text().startswith("stage,side,images")
+
+
+@pytest.mark.parametrize("role", ["regressor", "unseen"])
+def test_each_role_trains_and_exports(role: str, tiny: ImageSet, tmp_path: Path) -> None:
+    from engines.training.quantize import load_weights
+
+    weights = train(role, (tiny, tiny), tmp_path / role, preset="smoke", report=lambda _line: None)
+    export(load_weights(role, weights), tmp_path / f"{role}.onnx")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(tmp_path / f"{role}.onnx", providers=["CPUExecutionProvider"])
+    [image] = session.get_inputs()
+    assert image.shape[1:] == [1, 224, 224]
+    for count in (1, 3):
+        [out] = session.run(None, {image.name: np.random.default_rng(0).random((count, 1, 224, 224), np.float32)})
+        assert out.shape == ((count, 1) if role == "regressor" else (count, 2, 224, 224))
+
+
+def test_one_class_cannot_teach_a_classifier(tiny: ImageSet, tmp_path: Path) -> None:
+    one = tiny.select(tiny.class_index == 0)
+    with pytest.raises(ValueError, match="one class only"):
+        train("classifier", (one, one), tmp_path, preset="smoke")
+
+
+def test_unknown_roles_and_presets_are_named(tiny: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="judge"):
+        train("judge", (tiny, tiny), tmp_path)
+
+
+def test_rare_classes_weigh_more_and_diagonal_most(tiny: ImageSet) -> None:
+    weights = class_weights(replace(tiny, class_index=np.array([0] * 80 + [1] * 10 + [2] * 10 + [3] * 10)))
+    assert weights[0] < weights[1] == weights[3] < weights[2]
+
+
+def test_boxes_are_enlarged_by_ten_pixels() -> None:
+    target = box_target(np.array([[50, 60, 70, 80]], np.float32))
+    assert target.sum() == 40 * 40
+    assert target[50:90, 40:80].all()
+
+
+def test_a_false_claim_costs_four_times_a_missed_one() -> None:
+    logit = torch.zeros(1, 1, 1, 1)
+    image = torch.zeros(1)
+    missed, claimed = (float(unseen_loss(logit, (image, torch.full_like(logit, t)))) for t in (1.0, 0.0))
+    assert claimed == pytest.approx(4 * missed)
+
+
+def test_auroc_counts_ties_half() -> None:
+    assert auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == pytest.approx(0.875)
+    assert unseen_maps(np.full((1, 2, 1, 1), -50, np.float32))[0, 0, 0] == pytest.approx(1)
