@@ -1,0 +1,93 @@
+"""/livez, /readyz, /metrics and /v1/status: is it alive, may frames be trusted to it, how is it doing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from appliance.api.access import StationOf, open_log
+from appliance.station import Station
+
+STALE_S = 10.0
+router = APIRouter(tags=["health"])
+
+
+def not_ready(station: Station) -> list[str]:
+    """Why frames should not be dropped now; empty when ready."""
+    reasons: list[str] = []
+    state = station.read_state()
+    if state is None:
+        reasons.append("the screener has not run here")
+    else:
+        age = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(state["at"])).total_seconds()
+        if age > STALE_S:
+            reasons.append(f"the screener has said nothing for {age:.0f} s")
+        elif not state["ready"]:
+            reasons += state["reasons"]
+    if not station.inbox.is_dir():
+        reasons.append("the inbox is not there")
+    try:
+        with open_log(station) as log:
+            log.last_seq()
+    except HTTPException as error:
+        reasons.append(error.detail)
+    if not os.access(station.root, os.W_OK):
+        reasons.append("the station is not writable")
+    elif (free := station.free_bytes()) < station.settings.disk.low_bytes:
+        reasons.append(f"disk: {free} bytes free, wanted {station.settings.disk.low_bytes}")
+    return reasons
+
+
+@router.get("/livez")
+def livez() -> dict[str, str]:
+    """200 while this process answers."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", responses={503: {"description": "not ready; the reasons are in the body"}})
+def readyz(station: StationOf, response: Response) -> dict[str, Any]:
+    """200 when frames are being screened with checked engines, else 503 with the reasons."""
+    reasons = not_ready(station)
+    response.status_code = 503 if reasons else 200
+    return {"ready": not reasons, "reasons": reasons}
+
+
+@router.get("/v1/status")
+def status(station: StationOf) -> dict[str, Any]:
+    """What the screener last said of itself, and counts of all verdicts."""
+    reasons = not_ready(station)
+    state = station.read_state() or {}
+    body: dict[str, Any] = {
+        "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
+        **{key: state.get(key) for key in ("at", "started_at", "bundle", "engine", "backlog", "frames_per_s")},
+    }  # fmt: skip
+    try:
+        with open_log(station) as log:
+            body |= {"counts": log.counts(), "last_seq": log.last_seq()}
+    except HTTPException:
+        body |= {"counts": None, "last_seq": None}
+    return body
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(station: StationOf) -> Response:
+    """Numbers for Prometheus."""
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, value: float) -> None:
+        Gauge(f"umbra_{name}", text, registry=registry).set(value)
+
+    now = status(station)
+    gauge("ready", "1 when frames are being screened with checked engines", now["ready"])
+    gauge("backlog_frames", "complete or incomplete files in the inbox", now["backlog"] or 0)
+    gauge("frames_per_second", "rate of the last minute", now["frames_per_s"] or 0)
+    gauge("disk_free_bytes", "free space on the station's disk", now["free_bytes"])
+    gauge("last_seq", "number of the newest verdict", now["last_seq"] or 0)
+    verdicts = Gauge("umbra_verdicts", "verdicts in the log", ["verdict"], registry=registry)
+    for verdict, count in (now["counts"] or {}).items():
+        verdicts.labels(verdict).set(count)
+    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")

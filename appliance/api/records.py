@@ -1,0 +1,84 @@
+"""/v1/specs, /v1/labels and /v1/bundles: limits and labels may be written, with the token."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from appliance.api.access import ReadLog, StationOf, may_write, open_log
+
+router = APIRouter(prefix="/v1", tags=["records"])
+Limit = Annotated[int, Query(ge=1, le=10000)]
+_GUARDED: dict[int | str, dict[str, Any]] = {
+    401: {"description": "token missing or wrong"},
+    403: {"description": "writes are off"},
+}
+
+
+class NewSpec(BaseModel):
+    """A limit on the score."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spec: float = Field(gt=0, le=1, description="FAIL above it")
+    product: str | None = Field(
+        None, min_length=1, max_length=200, description="none: all products without one of their own"
+    )
+    who: str = Field(min_length=1, max_length=200)
+    note: str | None = Field(None, max_length=2000)
+
+
+class NewLabel(BaseModel):
+    """What a person says of a frame."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    frame_id: int = Field(ge=1, le=2**63 - 1)
+    class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
+    level: float | None = Field(None, ge=0, le=10)
+    boxes: list[tuple[int, int, int, int]] = Field(
+        [], max_length=1000, description="x0, y0, x1, y1 in pixels of the frame"
+    )
+    who: str = Field(min_length=1, max_length=200)
+    note: str | None = Field(None, max_length=2000)
+
+
+@router.get("/specs")
+def specs(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """All limits ever set, newest first."""
+    return log.table("specs", limit=limit)
+
+
+@router.post("/specs", status_code=201, dependencies=[Depends(may_write)], responses=_GUARDED)
+def set_spec(station: StationOf, new: NewSpec) -> dict[str, int]:
+    """Set a limit; it holds from the next frame on."""
+    with open_log(station, readonly=False) as log:
+        return {"id": log.set_spec(new.product, new.spec, who=new.who, note=new.note)}
+
+
+@router.get("/labels")
+def labels(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """Labels, newest first."""
+    return [row | {"boxes": json.loads(row["boxes"])} for row in log.table("labels", limit=limit)]
+
+
+@router.post("/labels", status_code=201, dependencies=[Depends(may_write)],
+             responses=_GUARDED | {404: {"description": "no such frame"}})  # fmt: skip
+def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
+    """Append a label; earlier ones of the frame stay."""
+    with open_log(station, readonly=False) as log:
+        if not log.verdicts("f.id = ?", [new.frame_id], limit=1):
+            raise HTTPException(404, f"frame {new.frame_id}: there is none")
+        label = log.add_label(
+            new.frame_id, class_name=new.class_name, level=new.level, boxes=new.boxes, who=new.who, note=new.note
+        )
+        return {"id": label}
+
+
+@router.get("/bundles")
+def bundles(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
+    """Bundles that were active here, newest first."""
+    return [{key: row[key] for key in ("id", "identity", "who", "at")} for row in log.table("bundles", limit=limit)]

@@ -1,0 +1,46 @@
+"""`python -m appliance.api.server STATION`: serve one station's API; the address stands in api.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+
+from appliance.api.app import create_app
+from appliance.station import Station
+
+ADDRESS_FILE = "api.json"
+PARENT_LOOK_S = 1.0
+
+
+def serve(root: Path) -> None:
+    """Serve until told to stop, or until the screener that started us is gone."""
+    station = Station.open(root)
+    settings = station.settings.api
+    config = uvicorn.Config(
+        create_app(station), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+        timeout_graceful_shutdown=2, server_header=False,
+    )  # fmt: skip
+    listener = config.bind_socket()
+    port = listener.getsockname()[1]
+    address = {"url": f"http://{settings.host}:{port}", "pid": os.getpid()}
+    (root / ADDRESS_FILE).write_text(json.dumps(address), encoding="utf-8")
+    server = uvicorn.Server(config)
+    threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
+    server.run(sockets=[listener])
+
+
+def _follow_parent(server: uvicorn.Server, parent: int) -> None:
+    """A screener that was killed leaves no server behind to hold the port."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK_S)
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

@@ -1,0 +1,232 @@
+"""/v1/verdicts, /v1/frames, /v1/summary and /v1/stream: reading the log."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import datetime as dt
+import io
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, Field
+
+from appliance.api.access import ReadLog, StationOf, open_log
+from appliance.images import ImageStore, overlay
+from appliance.station import Station
+from appliance.verdict import Row, document
+from kernels import IMAGE_SIDE
+
+LARGEST_SEQ = 2**63 - 1
+LONGEST_WAIT_S = 60.0
+LOOK_S = 0.02  # how often a waiting request looks for a commit
+router = APIRouter(prefix="/v1", tags=["verdicts"])
+
+
+class Filter(BaseModel):
+    """Which verdicts: all conditions must hold."""
+
+    product: str | None = Field(None, description="product folder")
+    lot: str | None = Field(None, description="lot folder")
+    verdict: Literal["PASS", "FAIL", "RETEST"] | None = None
+    class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
+    since: dt.datetime | None = Field(None, description="decided at or after this time")
+    until: dt.datetime | None = Field(None, description="decided before this time")
+    min_score: float | None = Field(None, ge=0, le=1, description="score of at least this")
+    file: str | None = Field(None, description="file name of the frame")
+
+    def sql(self) -> tuple[str, list[Any]]:
+        """A condition over v (verdicts) and f (frames), and its values."""
+        terms: list[tuple[str, Any]] = [
+            ("f.product = ?", self.product), ("f.lot = ?", self.lot), ("v.verdict = ?", self.verdict),
+            ("v.class = ?", self.class_name), ("v.decided_at >= ?", _utc(self.since)), ("v.decided_at < ?", _utc(self.until)),
+            ("v.score >= ?", self.min_score), ("f.name = ?", self.file),
+        ]  # fmt: skip
+        used = [(term, value) for term, value in terms if value is not None]
+        return " AND ".join(["1", *(term for term, _ in used)]), [value for _, value in used]
+
+
+def _utc(moment: dt.datetime | None) -> str | None:
+    """As the log writes times; a time without a zone is UTC."""
+    if moment is None:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    try:
+        return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except OverflowError as error:
+        raise HTTPException(422, f"time {moment} is out of range") from error
+
+
+def the_filter(
+    product: str | None = None,
+    lot: str | None = None,
+    verdict: Literal["PASS", "FAIL", "RETEST"] | None = None,
+    class_name: Annotated[Literal["OK", "Spot", "Diagonal", "Error"] | None, Query(alias="class")] = None,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+    min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
+    file: str | None = None,
+) -> Filter:
+    """The filter of a request's query."""
+    return Filter.model_validate(
+        {"product": product, "lot": lot, "verdict": verdict, "class": class_name, "since": since, "until": until,
+         "min_score": min_score, "file": file}
+    )  # fmt: skip
+
+
+FilterOf = Annotated[Filter, Depends(the_filter)]
+SeqOf = Annotated[int, Query(ge=0, le=LARGEST_SEQ, description="verdicts after this seq")]
+
+
+def _item(row: Row) -> dict[str, Any]:
+    """The schema-1 document and the number that the frame's pictures are asked by."""
+    return document(row) | {"frame_id": row["frame_id"]}
+
+
+def _find(station: Station, wanted: Filter, after: int, limit: int) -> list[Row]:
+    where, values = wanted.sql()
+    with open_log(station) as log:
+        return log.verdicts(f"{where} AND v.seq > ?", [*values, after], limit=limit)
+
+
+@router.get("/verdicts")
+async def verdicts(
+    station: StationOf,
+    wanted: FilterOf,
+    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a first match")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: SeqOf = 0,
+) -> dict[str, Any]:
+    """Verdicts in order of seq after `cursor`; the answer's `cursor` continues the list.
+
+    With `wait`, an empty answer is held back until a verdict matches or the time is over.
+    """
+    until = time.monotonic() + wait
+    seen = -1
+    while True:
+        newest = await asyncio.to_thread(_last_seq, station)
+        if newest != seen:
+            seen = newest
+            rows = await asyncio.to_thread(_find, station, wanted, cursor, limit)
+        if rows or time.monotonic() >= until:
+            return {"verdicts": [_item(row) for row in rows], "cursor": rows[-1]["seq"] if rows else cursor}
+        await asyncio.sleep(LOOK_S)
+
+
+def _last_seq(station: Station) -> int:
+    with open_log(station) as log:
+        return log.last_seq()
+
+
+@router.get("/verdicts.csv", response_class=StreamingResponse, responses={200: {"content": {"text/csv": {}}}})
+def verdicts_csv(station: StationOf, wanted: FilterOf) -> StreamingResponse:
+    """The same as a table, all of it."""
+
+    def lines() -> Iterator[str]:
+        after, first = 0, True
+        while rows := _find(station, wanted, after, 1000):
+            buffer = io.StringIO()
+            writer = csv.DictWriter(buffer, _columns(rows[0]), extrasaction="ignore")
+            if first:
+                writer.writeheader()
+            writer.writerows(rows)
+            yield buffer.getvalue()
+            after, first = rows[-1]["seq"], False
+
+    return StreamingResponse(lines(), media_type="text/csv")
+
+
+def _columns(row: Row) -> list[str]:
+    return [name for name in row if name not in ("histogram", "rois")]
+
+
+@router.get("/verdicts/{seq}", responses={404: {"description": "no such verdict"}})
+def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[str, Any]:
+    """One verdict with its regions, histogram of S and labels."""
+    row = log.verdict(seq) if 0 <= seq <= LARGEST_SEQ else None
+    if row is None:
+        raise HTTPException(404, f"verdict {seq}: there is none")
+    histogram = None if row["histogram"] is None else list(memoryview(row["histogram"]).cast("I"))
+    regions = [] if row["rois"] is None else json.loads(row["rois"])
+    return _item(row) | {"rois": regions, "histogram": histogram}
+
+
+def _pictures(station: Station, frame_id: int) -> tuple[bytes, bytes | None]:
+    if not station.images.exists() or not 0 <= frame_id <= LARGEST_SEQ:
+        raise HTTPException(404, f"frame {frame_id}: no picture is kept")
+    store = ImageStore(station.images, readonly=True)
+    try:
+        pictures = store.get(frame_id)
+    finally:
+        store.close()
+    if pictures is None:
+        raise HTTPException(404, f"frame {frame_id}: no picture is kept")
+    return pictures
+
+
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {}}},
+    404: {"description": "no picture is kept"},
+}
+
+
+@router.get("/frames/{frame_id}/image.png", response_class=Response, responses=_PNG)
+def image(station: StationOf, frame_id: int) -> Response:
+    """The stretched image."""
+    return Response(_pictures(station, frame_id)[0], media_type="image/png")
+
+
+@router.get("/frames/{frame_id}/unseen.png", response_class=Response, responses=_PNG)
+def unseen(station: StationOf, log: ReadLog, frame_id: int) -> Response:
+    """The stretched image with the unseen map as heat and its regions numbered."""
+    stretched, unseen_map = _pictures(station, frame_id)
+    if unseen_map is None:
+        raise HTTPException(404, f"frame {frame_id}: its unseen map was not measured")
+    rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+    return Response(overlay(stretched, unseen_map, _boxes(rows)), media_type="image/png")
+
+
+def _boxes(rows: list[Row]) -> list[tuple[int, int, int, int]]:
+    """Regions of the newest verdict, back in pixels of the image."""
+    if not rows or not rows[0]["rois"]:
+        return []
+    sx, sy = IMAGE_SIDE / rows[0]["width"], IMAGE_SIDE / rows[0]["height"]
+    boxes = [r["box"] for r in json.loads(rows[0]["rois"])]
+    return [(round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)) for x0, y0, x1, y1 in boxes]
+
+
+@router.get("/summary")
+def summary(log: ReadLog, by: Literal["product", "lot", "day"] = "product") -> list[dict[str, Any]]:
+    """Counts and mean score by product, lot or day."""
+    key = {"product": "f.product", "lot": "f.product || '/' || f.lot", "day": "substr(v.decided_at, 1, 10)"}[by]
+    sql = f"""
+        SELECT {key} AS "{by}", COUNT(*) AS frames, SUM(v.verdict = 'PASS') AS "PASS", SUM(v.verdict = 'FAIL') AS "FAIL",
+            SUM(v.verdict = 'RETEST') AS "RETEST", AVG(v.score) AS mean_score
+        FROM verdicts v JOIN frames f ON f.id = v.frame_id GROUP BY 1 ORDER BY 1
+    """  # noqa: S608  (the key is one of three constants)
+    return list(log.database.query(sql))
+
+
+@router.get("/stream", response_class=EventSourceResponse)
+async def stream(
+    request: Request,
+    station: StationOf,
+    wanted: FilterOf,
+    cursor: Annotated[
+        int | None, Query(ge=0, le=LARGEST_SEQ, description="begin after this seq; default: new ones")
+    ] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Verdicts as server-sent events whose id is the seq; a client that comes back goes on after its Last-Event-ID."""
+    resumed = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else cursor
+    after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, station)
+    while not await request.is_disconnected():
+        for row in await asyncio.to_thread(_find, station, wanted, after, 200):
+            after = row["seq"]
+            yield ServerSentEvent(data=_item(row), id=str(after), event="verdict")
+        await asyncio.sleep(LOOK_S * 5)

@@ -1,0 +1,116 @@
+"""`umbra bundle` and `umbra engines`: pack, verify, activate, list, build."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.terminal import (
+    DEFAULT_STATION,
+    BundleOption,
+    StationOption,
+    cache_folder,
+    find_bundle,
+    say,
+    train_extra,
+)
+
+bundle_app = typer.Typer(
+    help="Models, stretch parameters, golden frames and default spec, in one hashed folder.", no_args_is_help=True
+)
+engines_app = typer.Typer(help="Compiled engines of a bundle.", no_args_is_help=True)
+
+
+@bundle_app.command("pack", epilog="Example: umbra bundle pack runs --name mine --out bundles/mine --simulate 26000")
+def bundle_pack(
+    runs: Annotated[
+        Path, typer.Argument(help="Folder with classifier/, regressor/ and unseen/weights.pt.", exists=True)
+    ],
+    name: Annotated[str, typer.Option(help="Name of the bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.", file_okay=False)],
+    data: Annotated[Path | None, typer.Option(help="The data the networks were trained on.", exists=True)] = None,
+    simulated: Annotated[int | None, typer.Option("--simulate", min=64, help="As `umbra train`.")] = None,
+    note: Annotated[str, typer.Option(help="Where the networks come from.")] = "",
+) -> None:
+    """Quantise three trained networks and write a bundle (the `train` extra)."""
+    from appliance.training_sets import training_sets
+    from kernels import StretchParams
+
+    train_extra()
+    from engines.training.pack import pack
+
+    sets = training_sets(data, simulated, cache=runs / "sets")
+    weights = {role: runs / role / "weights.pt" for role in ("classifier", "regressor", "unseen")}
+    pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=say)
+
+
+@bundle_app.command("verify", epilog="Example: umbra bundle verify starter")
+def bundle_verify(bundle: Annotated[str, typer.Argument(help="Name or folder.")] = "starter") -> None:
+    """Check every hash of a bundle and pass it through the golden gate."""
+    from engines.build import build_inspector, check_golden
+
+    chosen = find_bundle(bundle, None, None)
+    report = check_golden(build_inspector(chosen, cache=cache_folder()))
+    say(
+        f"{chosen.identity}: hashes right; {report.frames} golden frames within {report.score_difference:.6f}, no flips"
+    )
+
+
+@bundle_app.command("list", epilog="Example: umbra bundle list --station station")
+def bundle_list(station: StationOption = DEFAULT_STATION) -> None:
+    """Bundles that are shipped or were brought to the station; * marks the active one."""
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+    from engines import bundle
+
+    place = Station.open(station) if station.is_dir() else None
+    active = None
+    if place and place.database.exists():
+        with closing(VerdictLog(place.database, readonly=True)) as log:
+            active = log.active_bundle()
+    for folder in bundle.listed(*([place.bundles] if place else [])):
+        say(f"{'*' if str(folder) == active else ' '} {bundle.load(folder).identity}  {folder}")
+
+
+@bundle_app.command("activate", epilog="Example: umbra bundle activate mine --station station")
+def bundle_activate(
+    bundle: Annotated[str, typer.Argument(help="Name or folder.")],
+    station: StationOption = DEFAULT_STATION,
+    who: Annotated[str, typer.Option(help="Who says so.")] = os.environ.get("USER", "unknown"),
+) -> None:
+    """Make a bundle the station's active one, through the golden gate; the screener uses it from its next start."""
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+    from engines.build import build_inspector
+
+    place = Station.open(station)
+    chosen = place.load_bundle(bundle)
+    build_inspector(chosen, precision=place.precision, cache=place.engines)
+    with closing(VerdictLog(place.database)) as log:
+        log.add_bundle(chosen.identity, str(chosen.folder), who=who)
+    say(f"{chosen.identity} is active; restart the screener to use it")
+
+
+@engines_app.command("build", epilog="Example: umbra engines build --station station")
+def engines_build(station: StationOption = DEFAULT_STATION, bundle: BundleOption = None) -> None:
+    """Compile a bundle's engines into the station's cache and pass the golden gate."""
+    from appliance.station import Station
+    from engines.build import build_inspector, check_golden
+
+    place = Station.open(station, create=True)
+    inspector = build_inspector(place.load_bundle(bundle), precision=place.precision, cache=place.engines)
+    report = check_golden(inspector)
+    say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")
+
+
+@engines_app.command("list", epilog="Example: umbra engines list --station station")
+def engines_list(station: StationOption = DEFAULT_STATION) -> None:
+    """Compiled engines in the station's cache."""
+    from appliance.station import Station
+
+    for blob in sorted(Station.open(station).engines.glob("*.blob")):
+        say(f"{blob.name}  {blob.stat().st_size / 1e6:.1f} MB")

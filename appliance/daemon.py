@@ -1,0 +1,222 @@
+"""The screener: one loop that watches, decodes ahead, screens, and says how it is."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+from appliance import log as events
+from appliance.api.process import ApiProcess
+from appliance.decode import read_frame
+from appliance.errors import FrameVanishedError
+from appliance.frame import Frame
+from appliance.images import ImageStore
+from appliance.notify import notify
+from appliance.pipeline import Line
+from appliance.station import Station, StationLock
+from appliance.verdict import Row, now_utc
+from appliance.verdict_log import VerdictLog
+from appliance.watch import Candidate, Watcher
+from engines.build import build_inspector
+
+DECODE_AHEAD = 3  # frames decoded while one is inferred: bounds the memory
+HEARTBEAT_S = 1.0
+OUTBOX_CURSOR = "outbox"
+
+_log = events.get()
+
+
+@dataclass(slots=True)
+class Screener:
+    """Screens one station until told to stop.
+
+    Attributes:
+        station: its folders and settings.
+        line: where frames go.
+        log: the verdict log.
+        api: the HTTP server's process, or None.
+        on_verdict: called with each new verdict's row.
+    """
+
+    station: Station
+    line: Line
+    log: VerdictLog
+    api: ApiProcess | None = None
+    on_verdict: Callable[[Row], None] = lambda _row: None
+    _watcher: Watcher = field(init=False)
+    _ready: deque[Candidate] = field(default_factory=deque)
+    _decoding: deque[tuple[Candidate, Future[Frame]]] = field(default_factory=deque)
+    _pool: ThreadPoolExecutor = field(init=False)
+    _stopping: bool = False
+    _started_at: str = field(default_factory=now_utc)
+    _screened: int = 0
+    _rate: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    _next_heartbeat: float = 0.0
+    _inbox_present: bool = True
+    _cursor: int = 0
+
+    def __post_init__(self) -> None:
+        self._watcher = Watcher(self.station.inbox, self.station.settings.watch)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._cursor = self.log.cursor(OUTBOX_CURSOR)
+
+    def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Finish the frame in hand, then return from run."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Screen until stopped.
+
+        Raises:
+            OutOfServiceError, EngineFaultError: the process must end; frames stay pending.
+        """
+        self._publish_what_was_committed()
+        self._watcher.start()
+        notify("READY=1")
+        _log.info(events.STARTED, station=str(self.station.root), bundle=self.line.inspector.bundle.identity,
+                  engine=self.line.inspector.engine)  # fmt: skip
+        try:
+            while not self._stopping:
+                self._heartbeat()
+                self._ready.extend(self._watcher.poll())
+                self._decode_ahead()
+                if self._decoding:
+                    candidate, decoded = self._decoding.popleft()
+                    self._decode_ahead()
+                    self._take(candidate, decoded)
+                else:
+                    self._watcher.wait(min(HEARTBEAT_S, self.station.settings.watch.rescan_s))
+        finally:
+            self._shut_down()
+
+    def _publish_what_was_committed(self) -> None:
+        """Verdicts whose file may be missing because the last process died between commit and rename."""
+        while rows := self.log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self._cursor,)):
+            for row in rows:
+                self.line.publish(row)
+                self._cursor = row["seq"]
+            _log.info(events.REPUBLISHED, first=rows[0]["seq"], last=self._cursor)
+        self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+
+    def _decode_ahead(self) -> None:
+        while self._ready and len(self._decoding) < DECODE_AHEAD:
+            candidate = self._ready.popleft()
+            future = self._pool.submit(read_frame, candidate.path, candidate.relative, self.station.settings)
+            self._decoding.append((candidate, future))
+
+    def _take(self, candidate: Candidate, decoded: Future[Frame]) -> None:
+        """Screen one decoded file, or see to it that it is looked at again."""
+        try:
+            frame = decoded.result()
+        except FrameVanishedError as error:
+            self._watcher.defer(candidate)
+            if not candidate.path.exists():
+                self.log.add_event(events.VANISHED, path=candidate.relative)
+                _log.warning(events.VANISHED, path=candidate.relative, reason=str(error))
+            return
+        if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
+            self._watcher.defer(candidate)  # perhaps its writer only pauses
+            return
+        before = self._cursor
+        row = self.line.screen(frame)
+        if row["seq"] > before:
+            self._cursor = row["seq"]
+            self._screened += 1
+            self._rate.append(time.monotonic())
+            self.on_verdict(row)
+            _log.info(events.SCREENED, **{k: row[k] for k in (
+                "seq", "path", "sha256", "verdict", "reason", "class", "level", "score", "spec", "bundle", "engine",
+                "ms_decode", "ms_inspect", "ms_total")})  # fmt: skip
+        self._put_away(candidate, frame)
+
+    def _put_away(self, candidate: Candidate, frame: Frame) -> None:
+        try:
+            moved = self.line.put_away(frame, candidate.fingerprint)
+        except OSError as error:
+            self.log.add_event(events.STUCK, path=candidate.relative, reason=str(error))
+            _log.error(events.STUCK, path=candidate.relative, reason=str(error))
+            self._watcher.settle(candidate)
+            return
+        if moved is None:
+            self._watcher.defer(candidate)
+        else:
+            self._watcher.settle(candidate)
+
+    def _heartbeat(self) -> None:
+        """Once a second: feed the watchdog, publish the state, keep the API alive, remember the outbox's cursor."""
+        now = time.monotonic()
+        if now < self._next_heartbeat:
+            return
+        self._next_heartbeat = now + HEARTBEAT_S
+        notify("WATCHDOG=1")
+        if self._watcher.present != self._inbox_present:
+            self._inbox_present = self._watcher.present
+            kind = events.INBOX_BACK if self._inbox_present else events.INBOX_GONE
+            self.log.add_event(kind, inbox=str(self.station.inbox))
+            _log.warning(kind, inbox=str(self.station.inbox))
+        if self.api is not None:
+            self.api.keep_alive()
+        if self.log.cursor(OUTBOX_CURSOR) != self._cursor:
+            self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+        self.station.write_state(self.state())
+
+    def state(self) -> dict[str, Any]:
+        """What the screener is doing, as state.json holds it."""
+        reasons = [] if self._inbox_present else [f"inbox {self.station.inbox} is not there"]
+        recent = [t for t in self._rate if time.monotonic() - t < 60]
+        span = time.monotonic() - recent[0] if len(recent) > 1 else 0.0
+        return {
+            "at": now_utc(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
+            "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
+            "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
+            "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
+        }  # fmt: skip
+
+    def _shut_down(self) -> None:
+        notify("STOPPING=1")
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._watcher.stop()
+        if self.log.cursor(OUTBOX_CURSOR) != self._cursor:
+            self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+        self.station.write_state(self.state() | {"ready": False, "reasons": ["the screener is stopped"]})
+        _log.info(events.STOPPED, screened=self._screened)
+
+
+def run_station(station: Station, *, bundle: str | None = None, with_api: bool = True) -> None:
+    """Build the engines, open the log and screen until SIGTERM or SIGINT.
+
+    Raises:
+        RefusedError, EngineError: the station, bundle or engines are not fit for use.
+        OutOfServiceError: the disk is full or gone.
+    """
+    lock = StationLock(station)
+    log = VerdictLog(station.database)
+    images = ImageStore(station.images) if station.settings.disk.keep_images else None
+    api = ApiProcess(station) if with_api else None
+    try:
+        station.write_state({"at": now_utc(), "ready": False, "reasons": ["engines are being built"]})
+        if api is not None:
+            api.start()
+        chosen = station.load_bundle(bundle, active=log.active_bundle())
+        inspector = build_inspector(
+            chosen, precision=station.precision, cache=station.engines, threads=station.settings.engine.threads
+        )
+        if not log.table("bundles", limit=1) or log.active_bundle() != str(chosen.folder):
+            log.add_bundle(chosen.identity, str(chosen.folder), who="umbra run")
+        screener = Screener(station, Line(station, inspector, log, images), log, api)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, screener.stop)
+        screener.run()
+    finally:
+        if api is not None:
+            api.stop()
+        if images is not None:
+            images.close()
+        log.close()
+        lock.release()

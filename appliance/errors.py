@@ -1,0 +1,27 @@
+"""The errors of the appliance floor. Their class decides a frame's or the process's fate."""
+
+from __future__ import annotations
+
+
+class ApplianceError(Exception):
+    """Base of every error raised by this floor."""
+
+
+class FrameError(ApplianceError):
+    """Retest: this frame cannot be read. The message says why, without the frame's path."""
+
+
+class FrameVanishedError(ApplianceError):
+    """The file is no longer there, or changed while it was read: look again later."""
+
+
+class RefusedError(ApplianceError):
+    """Refuse to start: settings, station, database or bundle are not fit for use."""
+
+
+class StationBusyError(RefusedError):
+    """Another daemon screens this station."""
+
+
+class OutOfServiceError(ApplianceError):
+    """Stop, so that the service is started anew: disk or engine gone. Frames stay pending."""

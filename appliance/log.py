@@ -1,0 +1,42 @@
+"""One JSON line an event on standard error; event names are constants."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+STARTED = "screener.started"
+STOPPED = "screener.stopped"
+SCREENED = "frame.screened"
+SEEN_AGAIN = "frame.seen_again"
+VANISHED = "frame.vanished"
+STUCK = "frame.stuck"
+REPUBLISHED = "outbox.republished"
+INBOX_GONE = "inbox.gone"
+INBOX_BACK = "inbox.back"
+API_STARTED = "api.started"
+API_DIED = "api.died"
+BUNDLE_SWITCHED = "bundle.switched"
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Set structlog up for a service: ISO times in UTC, JSON, standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def get() -> structlog.stdlib.BoundLogger:
+    """The logger."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    return logger

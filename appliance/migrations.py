@@ -1,0 +1,99 @@
+"""The schema of umbra.db, one script a version; `user_version` says which have run."""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE frames (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        path TEXT NOT NULL,
+        sha256 TEXT NOT NULL,
+        name TEXT NOT NULL,
+        product TEXT NOT NULL,
+        lot TEXT NOT NULL,
+        wafer TEXT,
+        die_x INTEGER,
+        die_y INTEGER,
+        file_bytes INTEGER NOT NULL,
+        width INTEGER,
+        height INTEGER,
+        bits INTEGER,
+        first_seen_at TEXT NOT NULL,
+        UNIQUE (path, sha256)
+    );
+    CREATE INDEX frames_by_lot ON frames (product, lot);
+    CREATE INDEX frames_by_name ON frames (name);
+
+    CREATE TABLE verdicts (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        frame_id INTEGER NOT NULL REFERENCES frames (id),
+        origin TEXT NOT NULL CHECK (origin IN ('inbox', 'screen')),
+        verdict TEXT NOT NULL CHECK (verdict IN ('PASS', 'FAIL', 'RETEST')),
+        hard INTEGER NOT NULL,
+        soft TEXT,
+        reason TEXT,
+        class TEXT,
+        p_ok REAL, p_spot REAL, p_diagonal REAL, p_error REAL,
+        p_ng REAL,
+        level REAL,
+        score REAL,
+        spec REAL NOT NULL,
+        t REAL, alpha REAL, m_thresh INTEGER, m_alpha REAL,
+        rois TEXT,
+        histogram BLOB,
+        noise_median REAL, noise_sigma REAL,
+        bundle TEXT NOT NULL,
+        engine TEXT NOT NULL,
+        decided_at TEXT NOT NULL,
+        ms_decode REAL, ms_inspect REAL, ms_total REAL,
+        UNIQUE (frame_id, bundle),
+        CHECK (verdict = 'RETEST' OR (score IS NOT NULL AND level IS NOT NULL AND p_ng IS NOT NULL))
+    );
+    CREATE INDEX verdicts_by_time ON verdicts (decided_at);
+
+    CREATE TABLE labels (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        frame_id INTEGER NOT NULL REFERENCES frames (id),
+        class TEXT,
+        level REAL,
+        boxes TEXT,
+        who TEXT NOT NULL,
+        at TEXT NOT NULL,
+        note TEXT
+    );
+    CREATE INDEX labels_by_frame ON labels (frame_id);
+
+    CREATE TABLE specs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        product TEXT,
+        spec REAL NOT NULL CHECK (spec > 0 AND spec <= 1),
+        who TEXT NOT NULL,
+        at TEXT NOT NULL,
+        note TEXT
+    );
+
+    CREATE TABLE bundles (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        identity TEXT NOT NULL,
+        folder TEXT NOT NULL,
+        who TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+
+    CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        detail TEXT NOT NULL
+    );
+
+    CREATE TABLE cursors (
+        name TEXT PRIMARY KEY,
+        seq INTEGER NOT NULL
+    );
+
+    CREATE TRIGGER frames_are_kept BEFORE DELETE ON frames BEGIN SELECT RAISE(ABORT, 'frames are append-only'); END;
+    CREATE TRIGGER verdicts_are_kept BEFORE DELETE ON verdicts BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END;
+    CREATE TRIGGER verdicts_stay BEFORE UPDATE ON verdicts BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END;
+    CREATE TRIGGER labels_stay BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
+    CREATE TRIGGER specs_stay BEFORE UPDATE ON specs BEGIN SELECT RAISE(ABORT, 'specs are append-only'); END;
+    """,
+)

@@ -1,0 +1,95 @@
+"""`umbra screen`: judge files and folders once, in order; nothing is moved or published."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.decode import is_frame_name, read_frame
+from appliance.errors import RefusedError
+from appliance.frame import Frame
+from appliance.images import ImageStore
+from appliance.pipeline import judge
+from appliance.settings import Settings
+from appliance.verdict import Row
+from appliance.verdict_log import VerdictLog
+from engines import Inspector
+
+DECODE_AHEAD = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file to screen and the relative path that says its product and lot."""
+
+    path: Path
+    relative: str
+
+
+def find_targets(paths: Sequence[Path]) -> list[Target]:
+    """The files given, and the image files below the folders given, in order of name.
+
+    Raises:
+        RefusedError: a path is not there, or a folder holds no image file.
+    """
+    targets = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink() and is_frame_name(p.name))
+            if not found:
+                raise RefusedError(f"{path}: no image file in it")
+            targets += [Target(p, p.relative_to(path).as_posix()) for p in found]
+        elif path.exists():
+            targets.append(Target(path, path.name))
+        else:
+            raise RefusedError(f"{path}: no such file or folder")
+    return targets
+
+
+@dataclass(frozen=True, slots=True)
+class OneShot:
+    """Screens targets with one inspector.
+
+    Attributes:
+        inspector: the engines.
+        settings: decoding and decision.
+        log: where verdicts are kept, or None to keep none.
+        images: where pictures are kept, or None.
+    """
+
+    inspector: Inspector
+    settings: Settings
+    log: VerdictLog | None = None
+    images: ImageStore | None = None
+
+    def screen(self, targets: Sequence[Target]) -> Iterator[Row]:
+        """One row a target, in order; decoding runs ahead of inference.
+
+        Raises:
+            FrameVanishedError: a file went or changed while it was read.
+        """
+        waiting = deque(targets)
+        decoding: deque[Future[Frame]] = deque()
+        with ThreadPoolExecutor(2) as pool:
+            while waiting or decoding:
+                while waiting and len(decoding) < DECODE_AHEAD:
+                    target = waiting.popleft()
+                    decoding.append(pool.submit(read_frame, target.path, target.relative, self.settings))
+                yield self._screen_one(decoding.popleft().result())
+
+    def _screen_one(self, frame: Frame) -> Row:
+        bundle = self.inspector.bundle
+        if self.log is not None:
+            known = self.log.find_verdict(frame.identity.path, frame.sha256, bundle.identity)
+            if known is not None:
+                return known
+        spec = self.log.spec_for(frame.identity.product, bundle.spec) if self.log else bundle.spec
+        row, measurement = judge(frame, self.inspector, spec=spec, capture_failed=self.settings.capture_failed)
+        if self.log is not None:
+            row = self.log.record(frame, row, origin="screen")
+            if self.images is not None and measurement is not None:
+                self.images.add(row["frame_id"], measurement)
+        return row

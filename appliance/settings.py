@@ -1,0 +1,149 @@
+"""umbra.toml -> one frozen Settings, read once at start-up and passed down as values."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from appliance.errors import RefusedError
+from engines import Precision
+from kernels import Layout
+
+LayoutName = Literal["u8", "u16le", "u16be", "raw10", "raw12", "raw14", "packed10", "packed12", "packed14"]
+SETTINGS_FILE = "umbra.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RawFormat(_Section):
+    """Geometry of headerless files that have no sidecar. The first that matches a file's path and size is used."""
+
+    match: str = Field("*", description="glob over <product>/<lot>/<name>.<ext>")
+    width: int = Field(ge=1, le=32768, description="pixels")
+    height: int = Field(ge=1, le=32768, description="pixels")
+    layout: LayoutName = Field(description="how samples are packed (docs/formats.md)")
+    stride: int | None = Field(None, ge=1, description="bytes from row to row; default: a row without padding")
+    offset: int = Field(0, ge=0, description="bytes before the first row")
+    bits: int | None = Field(None, ge=1, le=16, description="significant bits; default: those of the layout")
+
+    @field_validator("layout", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def kernel_layout(self) -> Layout:
+        """The layout as the kernels know it."""
+        return Layout[self.layout.upper()]
+
+    @property
+    def row_stride(self) -> int:
+        """Bytes from row to row."""
+        return self.stride or self.kernel_layout.row_bytes(self.width)
+
+    @property
+    def file_sizes(self) -> tuple[int, int]:
+        """Bytes of a whole file, with and without the padding of its last row."""
+        head = self.offset + self.row_stride * (self.height - 1)
+        return head + self.row_stride, head + self.kernel_layout.row_bytes(self.width)
+
+
+class WatchSettings(_Section):
+    """When a file in the inbox is taken for complete."""
+
+    rescan_s: float = Field(1.0, gt=0, le=3600, description="seconds between two full looks at the inbox")
+    settle_s: float = Field(
+        0.5, ge=0, le=3600, description="size and time must rest this long, unless the writer closed it"
+    )
+    incomplete_s: float = Field(
+        10.0, ge=0, le=86400, description="an unreadable file is tried again until it rested this long"
+    )
+    ignore: tuple[str, ...] = Field(
+        (".*", "*.tmp", "*.part", "*.crdownload", "*~"), description="file names that are never frames (globs)"
+    )
+
+
+class LimitSettings(_Section):
+    """What is refused before it is read or allocated."""
+
+    pixels: int = Field(150_000_000, ge=1, description="pixels of a frame")
+    file_bytes: int = Field(1 << 30, ge=1, description="bytes of a file, and of its content where compressed")
+
+
+class EngineSettings(_Section):
+    """The engines."""
+
+    bundle: str = Field("starter", description="bundle used until another one is activated")
+    precision: Precision = Field(Precision.INT8, description="int8, bf16 or f32")
+    threads: int = Field(0, ge=0, le=1024, description="cores for inference; 0: all")
+
+
+class ApiSettings(_Section):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8765, ge=0, le=65535, description="TCP port; 0: any free one")
+    token_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the bearer token that writes need; none: writes are off",
+    )
+
+
+class DiskSettings(_Section):
+    """The station's disk."""
+
+    low_bytes: int = Field(500_000_000, ge=0, description="less free space than this: not ready")
+    keep_images: bool = Field(True, description="keep the stretched image and unseen map of each frame in images.db")
+
+
+class Settings(_Section):
+    """All of umbra.toml."""
+
+    capture_failed: Literal["retest", "fail"] = Field("retest", description="verdict of class Error")
+    name_pattern: str | None = Field(
+        r"(?:^|[_-])[wW](?P<wafer>[A-Za-z0-9]+)[_-][xX](?P<x>-?\d+)[_-][yY](?P<y>-?\d+)",
+        description="regular expression searched in a frame's name; groups wafer, x and y are its die position",
+    )
+    engine: EngineSettings = EngineSettings()
+    watch: WatchSettings = WatchSettings()
+    limits: LimitSettings = LimitSettings()
+    api: ApiSettings = ApiSettings()
+    disk: DiskSettings = DiskSettings()
+    format: Annotated[
+        tuple[RawFormat, ...], Field(description="geometry of headerless files, one [[format]] each")
+    ] = ()
+
+    @field_validator("name_pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None and not {"wafer", "x", "y"} & set(re.compile(value).groupindex):
+            raise ValueError("wanted at least one of the named groups wafer, x and y")
+        return value
+
+
+def read_settings(station: Path) -> Settings:
+    """The settings of a station; defaults where it has no umbra.toml.
+
+    Raises:
+        RefusedError: the file is not TOML, or a key is unknown or out of range.
+    """
+    path = station / SETTINGS_FILE
+    if not path.exists():
+        return Settings()
+    try:
+        return Settings.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise RefusedError(f"{path}: not TOML: {error}") from error
+    except (ValidationError, re.error) as error:
+        problems = (
+            error.errors() if isinstance(error, ValidationError) else [{"loc": ("name_pattern",), "msg": str(error)}]
+        )
+        lines = [f"{'.'.join(str(part) for part in p['loc'])}: {p['msg']}" for p in problems]
+        raise RefusedError(f"{path}: " + "; ".join(lines)) from error

@@ -1,0 +1,142 @@
+"""The station: the folder that holds inbox, outbox, databases and engines, and who may screen in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import RefusedError, StationBusyError
+from appliance.settings import Settings, read_settings
+from engines import Bundle, Precision, bundle
+
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Paths of a station and its settings."""
+
+    root: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = False) -> Station:
+        """A station with its settings.
+
+        Args:
+            root: its folder.
+            create: make the folders that are missing.
+
+        Raises:
+            RefusedError: there is no such folder, or umbra.toml is wrong.
+        """
+        station = cls(root, read_settings(root))
+        if create:
+            for folder in (
+                station.inbox,
+                station.done,
+                station.quarantine,
+                station.outbox,
+                station.engines,
+                station.bundles,
+            ):
+                folder.mkdir(parents=True, exist_ok=True)
+        elif not root.is_dir():
+            raise RefusedError(f"station {root}: no such folder; `umbra run --station {root}` makes one")
+        return station
+
+    @property
+    def inbox(self) -> Path:
+        """Where testers drop frames: inbox/<product>/<lot>/<name>."""
+        return self.root / "inbox"
+
+    @property
+    def done(self) -> Path:
+        """Where judged frames go."""
+        return self.root / "done"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where files go that cannot be read."""
+        return self.root / "quarantine"
+
+    @property
+    def outbox(self) -> Path:
+        """Where verdict files appear."""
+        return self.root / "outbox"
+
+    @property
+    def engines(self) -> Path:
+        """Compiled engines."""
+        return self.root / "engines"
+
+    @property
+    def bundles(self) -> Path:
+        """Bundles that were brought to this station."""
+        return self.root / "engines" / "bundles"
+
+    @property
+    def database(self) -> Path:
+        """The verdict log."""
+        return self.root / "umbra.db"
+
+    @property
+    def images(self) -> Path:
+        """The stretched images and unseen maps; may be deleted."""
+        return self.root / "images.db"
+
+    def load_bundle(self, name: str | None = None, *, active: str | None = None) -> Bundle:
+        """A bundle by name or folder; else the active one; else the one in the settings.
+
+        Raises:
+            BundleError: not found or damaged.
+        """
+        return bundle.load(bundle.find(name or active or self.settings.engine.bundle, self.bundles))
+
+    @property
+    def precision(self) -> Precision:
+        """Arithmetic of the engines."""
+        return self.settings.engine.precision
+
+    def free_bytes(self) -> int:
+        """Free space on the station's disk."""
+        return shutil.disk_usage(self.root).free
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Publish what the screener is doing, for the API and `umbra doctor`; readers see the old or the new."""
+        temporary = self.root / f".{STATE_FILE}.tmp"
+        temporary.write_text(json.dumps(state), encoding="utf-8")
+        temporary.replace(self.root / STATE_FILE)
+
+    def read_state(self) -> dict[str, Any] | None:
+        """What the screener last published; None where it never did."""
+        try:
+            state: dict[str, Any] = json.loads((self.root / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return state
+
+
+class StationLock:
+    """Held by the one daemon that screens a station; the kernel lets go of it when the process ends.
+
+    Raises:
+        StationBusyError: another process holds it.
+    """
+
+    def __init__(self, station: Station) -> None:
+        self._descriptor = os.open(station.root / ".screener.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise StationBusyError(f"station {station.root}: another `umbra run` screens it") from None
+
+    def release(self) -> None:
+        """Let go."""
+        os.close(self._descriptor)

@@ -1,0 +1,262 @@
+"""umbra.db: the durable log of frames, verdicts, labels, specs, bundles and events (SQLite, WAL, synchronous=FULL)."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sqlite_utils import Database
+
+from appliance.errors import OutOfServiceError, RefusedError
+from appliance.frame import Frame, stem_of
+from appliance.migrations import MIGRATIONS
+from appliance.verdict import Row, now_utc
+
+BUSY_MS = 5000
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+)
+_VERDICT_ROW = """
+    SELECT v.*, f.path, f.sha256, f.name, f.product, f.lot, f.wafer, f.die_x, f.die_y, f.width, f.height
+    FROM verdicts v JOIN frames f ON f.id = v.frame_id
+"""
+_FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
+
+
+def file_system_of(path: Path) -> str:
+    """Type of the file system that holds a path, as the kernel names it; "" where it cannot be told."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    here, found, longest = path.resolve(), "", -1
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = Path(left.split()[4].encode().decode("unicode_escape"))
+        if here.is_relative_to(point) and len(point.parts) > longest:
+            found, longest = right.split()[0], len(point.parts)
+    return found
+
+
+class VerdictLog:
+    """The log, open for writing (the screener; labels and specs from the API) or for reading only.
+
+    Args:
+        path: of umbra.db; made and migrated when opened for writing.
+        readonly: open an existing file without writing anything.
+
+    Raises:
+        RefusedError: on a network file system, of a newer schema, damaged, or missing when read-only.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self.path = path
+        if (kind := file_system_of(path.parent)) in NETWORK_FILE_SYSTEMS:
+            raise RefusedError(f"{path}: lies on {kind}; SQLite's WAL wants a local disk")
+        try:
+            uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_MS / 1e3, check_same_thread=False, isolation_level=None
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            if not readonly:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=FULL")
+                self._migrate()
+            self.database = Database(self._connection)
+            self._check_version()
+        except sqlite3.DatabaseError as error:
+            raise RefusedError(
+                f"{path}: {error}; move it away and restore a backup, or start with an empty one"
+            ) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _migrate(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
+
+    def _check_version(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != len(MIGRATIONS):
+            raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction: all of it or nothing.
+
+        Raises:
+            OutOfServiceError: SQLite could not write (disk full or gone).
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise OutOfServiceError(f"{self.path}: {error}") from error
+
+    # --- frames and verdicts -------------------------------------------------------------------------------------
+
+    def find_verdict(self, path: str, sha256: str, bundle: str) -> Row | None:
+        """The verdict that a bundle has already given on these bytes at this path."""
+        rows = self._rows(f"{_VERDICT_ROW} WHERE f.path = ? AND f.sha256 = ? AND v.bundle = ?", (path, sha256, bundle))
+        return rows[0] if rows else None
+
+    def record(self, frame: Frame, row: Mapping[str, Any], *, origin: str = "inbox") -> Row:
+        """Commit a frame and its verdict, durably, before anything is published.
+
+        Args:
+            frame: who it is and how large.
+            row: of verdict_row.
+            origin: "inbox" (published in the outbox) or "screen" (asked for by hand, only logged).
+
+        Returns:
+            The row as stored, with seq and frame_id.
+
+        Raises:
+            OutOfServiceError: the disk does not take it.
+        """
+        with self._transaction() as db:
+            frame_id = self._frame_id(db, frame, row)
+            columns = {k: v for k, v in row.items() if k not in _FRAME_COLUMNS} | {
+                "frame_id": frame_id,
+                "origin": origin,
+            }
+            names = ", ".join(columns)
+            marks = ", ".join("?" * len(columns))
+            seq = db.execute(f"INSERT INTO verdicts ({names}) VALUES ({marks})", list(columns.values())).lastrowid  # noqa: S608
+        return dict(row) | {"seq": seq, "frame_id": frame_id, "origin": origin}
+
+    def _frame_id(self, db: sqlite3.Connection, frame: Frame, row: Mapping[str, Any]) -> int:
+        known = db.execute(
+            "SELECT id FROM frames WHERE path = ? AND sha256 = ?", (row["path"], row["sha256"])
+        ).fetchone()
+        if known:
+            return int(known["id"])
+        raw = frame.raw
+        values = [*(row[c] for c in _FRAME_COLUMNS), frame.file_bytes, raw.width if raw else None,
+                  raw.height if raw else None, raw.bits if raw else None, now_utc()]  # fmt: skip
+        names = ", ".join((*_FRAME_COLUMNS, "file_bytes", "width", "height", "bits", "first_seen_at"))
+        marks = ", ".join("?" * len(values))
+        return int(db.execute(f"INSERT INTO frames ({names}) VALUES ({marks})", values).lastrowid or 0)  # noqa: S608
+
+    def verdict(self, seq: int) -> Row | None:
+        """One verdict by its number."""
+        rows = self._rows(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
+        return rows[0] if rows else None
+
+    def verdicts(
+        self, where: str = "1", values: Sequence[Any] = (), *, limit: int = 1000, newest: bool = False
+    ) -> list[Row]:
+        """Verdicts that satisfy an SQL condition over v (verdicts) and f (frames), in order of seq."""
+        order = "DESC" if newest else "ASC"
+        return self._rows(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
+
+    def last_seq(self) -> int:
+        """Number of the newest verdict; 0 where there is none."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM verdicts").fetchone()[0])
+
+    def counts(self) -> dict[str, int]:
+        """How many of each verdict."""
+        rows = self._connection.execute("SELECT verdict, COUNT(*) FROM verdicts GROUP BY verdict")
+        return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row[0]: row[1] for row in rows}
+
+    def earlier_namesake(self, row: Mapping[str, Any]) -> bool:
+        """Whether an earlier frame of the same folder has this frame's name but for the suffix."""
+        stem, folder = stem_of(row["name"]), PurePosixPath(row["path"]).parent
+        # "." and "/" are neighbours: the range holds every name that begins with the stem and a dot.
+        rows = self._rows(
+            "SELECT path, name FROM frames WHERE name >= ? AND name < ? AND product = ? AND lot = ? AND path <> ? AND id < ?",
+            (f"{stem}.", f"{stem}/", row["product"], row["lot"], row["path"], row["frame_id"]),
+        )
+        return any(stem_of(r["name"]) == stem and PurePosixPath(r["path"]).parent == folder for r in rows)
+
+    # --- cursors: how far each reader of the log has come ----------------------------------------------------------
+
+    def cursor(self, name: str) -> int:
+        """The last seq that a reader has dealt with."""
+        row = self._connection.execute("SELECT seq FROM cursors WHERE name = ?", (name,)).fetchone()
+        return int(row["seq"]) if row else 0
+
+    def set_cursor(self, name: str, seq: int) -> None:
+        """Remember how far a reader has come."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", (name, seq)
+            )
+
+    # --- specs, bundles, labels, events ---------------------------------------------------------------------------
+
+    def spec_for(self, product: str, default: float) -> float:
+        """The limit in force: the product's newest, else the newest for all products, else `default`."""
+        row = self._connection.execute(
+            "SELECT spec FROM specs WHERE product = ? OR product IS NULL ORDER BY product IS NULL, id DESC LIMIT 1",
+            (product,),
+        ).fetchone()
+        return float(row["spec"]) if row else default
+
+    def set_spec(self, product: str | None, spec: float, *, who: str, note: str | None = None) -> int:
+        """Append a limit; None for all products that have none of their own."""
+        with self._transaction() as db:
+            values = (product, spec, who, now_utc(), note)
+            return int(
+                db.execute("INSERT INTO specs (product, spec, who, at, note) VALUES (?, ?, ?, ?, ?)", values).lastrowid
+                or 0
+            )
+
+    def add_label(
+        self, frame_id: int, *, class_name: str | None, level: float | None, boxes: object, who: str, note: str | None
+    ) -> int:
+        """Append a label; earlier ones of the frame stay."""
+        with self._transaction() as db:
+            values = (frame_id, class_name, level, json.dumps(boxes), who, now_utc(), note)
+            sql = "INSERT INTO labels (frame_id, class, level, boxes, who, at, note) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            return int(db.execute(sql, values).lastrowid or 0)
+
+    def add_bundle(self, identity: str, folder: str, *, who: str) -> None:
+        """Append an activation."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO bundles (identity, folder, who, at) VALUES (?, ?, ?, ?)",
+                (identity, folder, who, now_utc()),
+            )
+
+    def active_bundle(self) -> str | None:
+        """Folder of the bundle activated last."""
+        row = self._connection.execute("SELECT folder FROM bundles ORDER BY id DESC LIMIT 1").fetchone()
+        return str(row["folder"]) if row else None
+
+    def add_event(self, kind: str, **detail: object) -> None:
+        """Append what happened to the station."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (now_utc(), kind, json.dumps(detail)))
+
+    def table(self, name: str, *, limit: int = 1000) -> list[Row]:
+        """The newest rows of specs, labels, bundles or events, newest first."""
+        return list(self.database[name].rows_where(order_by="id desc", limit=limit))
+
+    def _rows(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        return [dict(row) for row in self._connection.execute(sql, values)]

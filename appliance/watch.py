@@ -1,0 +1,211 @@
+"""Which files of the inbox are complete. Events are hints; the periodic look at the whole folder is the truth."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from watchdog.events import DirModifiedEvent, FileClosedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+
+from appliance.decode import SIDECAR_SUFFIX
+from appliance.settings import WatchSettings
+
+Fingerprint = tuple[int, int, int]  # inode, size, mtime_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that seems complete.
+
+    Attributes:
+        path: of the file.
+        relative: to the inbox, with forward slashes.
+        fingerprint: inode, size and modification time when it was seen.
+        rested_s: how long it has been left alone.
+    """
+
+    path: Path
+    relative: str
+    fingerprint: Fingerprint
+    rested_s: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    fingerprint: Fingerprint
+    since: float  # monotonic seconds of the last change
+    closed: bool = False  # the writer closed it, or it was moved in whole
+    offered: bool = False  # handed out; not again until settled or deferred
+    settled: bool = False  # dealt with as it is; only a change brings it back
+    patient: bool = False  # unreadable so far: only offered again after `incomplete_s`, or changed
+
+
+def fingerprint_of(path: Path) -> Fingerprint | None:
+    """Inode, size and modification time of a regular file; None where there is none."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError:
+        return None
+    return (found.st_ino, found.st_size, found.st_mtime_ns) if os.path.isfile(path) else None  # noqa: PTH113
+
+
+class _Hints(FileSystemEventHandler):
+    """Collects paths from the observer's thread and wakes the loop."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+        self._lock = threading.Lock()
+        self._closed: set[str] = set()
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, DirModifiedEvent):
+            return
+        if isinstance(event, FileClosedEvent):
+            self._add(event.src_path)
+        elif event.event_type == "moved" and not event.is_directory:
+            self._add(event.dest_path)
+        self.wake.set()
+
+    def _add(self, path: bytes | str) -> None:
+        with self._lock:
+            self._closed.add(os.fsdecode(path))
+
+    def take(self) -> set[str]:
+        self.wake.clear()
+        with self._lock:
+            closed, self._closed = self._closed, set()
+        return closed
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Watches an inbox for complete files; used by one thread.
+
+    Attributes:
+        inbox: the folder.
+        settings: when a file is complete, and what is never a frame.
+        clock: monotonic seconds; replaced in tests.
+    """
+
+    inbox: Path
+    settings: WatchSettings
+    clock: Callable[[], float] = time.monotonic
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _hints: _Hints = field(default_factory=_Hints)
+    _observer: object | None = None
+    _watched: tuple[int, int] | None = None
+    _listening: bool = False
+    _next_scan: float = 0.0
+
+    def start(self) -> None:
+        """Begin to listen for events; without them the re-scan alone finds everything."""
+        self._listening = True
+        self._watch_again()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._listening = False
+        self._stop_observer()
+
+    def _stop_observer(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()  # type: ignore[attr-defined]
+            self._observer.join()  # type: ignore[attr-defined]
+            self._observer = None
+
+    def wait(self, timeout_s: float) -> None:
+        """Sleep until an event comes or the time is over."""
+        self._hints.wake.wait(max(0.0, min(timeout_s, self._next_scan - self.clock())))
+
+    @property
+    def present(self) -> bool:
+        """Whether the inbox is there."""
+        return self.inbox.is_dir()
+
+    @property
+    def waiting(self) -> int:
+        """Files seen that have not been dealt with."""
+        return sum(not s.settled for s in self._seen.values())
+
+    def poll(self) -> list[Candidate]:
+        """Look at the inbox if an event came or it is time; complete files, oldest first, each once."""
+        now = self.clock()
+        if now < self._next_scan and not self._hints.wake.is_set():
+            return []
+        closed = self._hints.take()
+        self._watch_again()
+        self._next_scan = now + min(self.settings.rescan_s, max(0.05, self.settings.settle_s / 2))
+        files = dict(self._files())
+        for gone in self._seen.keys() - files.keys():
+            del self._seen[gone]
+        ready = [c for relative, print_ in files.items() if (c := self._look(relative, print_, closed, now))]
+        return sorted(ready, key=lambda c: c.fingerprint[2])
+
+    def settle(self, candidate: Candidate) -> None:
+        """The file was dealt with: not again unless it changes."""
+        if seen := self._seen.get(candidate.relative):
+            seen.settled, seen.offered = seen.fingerprint == candidate.fingerprint, False
+
+    def defer(self, candidate: Candidate) -> None:
+        """The file could not be read yet: again when it changes, or for the last time after `incomplete_s`."""
+        if seen := self._seen.get(candidate.relative):
+            seen.offered, seen.patient = False, True
+
+    def _look(self, relative: str, fingerprint: Fingerprint, closed: set[str], now: float) -> Candidate | None:
+        path = self.inbox / relative
+        seen = self._seen.get(relative)
+        if seen is None:
+            # The age by the wall clock spares files that lay here before us the settling time.
+            age = max(0.0, time.time() - fingerprint[2] / 1e9)
+            seen = self._seen[relative] = _Seen(fingerprint, now - min(age, 86400.0))
+        elif seen.fingerprint != fingerprint:
+            self._seen[relative] = seen = _Seen(fingerprint, now, offered=seen.offered)
+        seen.closed |= str(path) in closed
+        rested = now - seen.since
+        enough = self.settings.incomplete_s if seen.patient else 0.0 if seen.closed else self.settings.settle_s
+        if seen.offered or seen.settled or rested < enough:
+            return None
+        seen.offered = True
+        return Candidate(path, relative, fingerprint, rested)
+
+    def _files(self, folder: str = "") -> Iterator[tuple[str, Fingerprint]]:
+        """Regular files below the inbox that may be frames; links are never followed."""
+        try:
+            entries = list(os.scandir(self.inbox / folder))
+        except OSError:
+            return
+        for entry in entries:
+            if any(fnmatch(entry.name, pattern) for pattern in self.settings.ignore):
+                continue
+            relative = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._files(relative)
+                elif entry.is_file(follow_symlinks=False) and not entry.name.lower().endswith(SIDECAR_SUFFIX):
+                    found = entry.stat(follow_symlinks=False)
+                    yield relative, (found.st_ino, found.st_size, found.st_mtime_ns)
+            except OSError:
+                continue  # gone between the listing and the look
+
+    def _watch_again(self) -> None:
+        """Listen to the folder that is there now: a folder made anew has another inode, and its events never come."""
+        try:
+            found = self.inbox.stat()
+            identity: tuple[int, int] | None = (found.st_dev, found.st_ino)
+        except OSError:
+            identity = None
+        if not self._listening or identity == self._watched:
+            return
+        self._stop_observer()
+        self._watched = identity
+        if identity is not None:
+            observer = Observer()
+            observer.schedule(self._hints, str(self.inbox), recursive=True)
+            observer.start()
+            self._observer = observer

@@ -1,0 +1,103 @@
+"""A real daemon in a process of its own, as the tests start, ask and kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from appliance.formats import write_frame
+from appliance.station import Station
+from tests.conftest import dark
+
+DEADLINE_S = 60.0
+
+
+def wait_until(condition: Callable[[], object], what: str, *, seconds: float = DEADLINE_S) -> None:
+    """Look until a condition holds; fail with `what` at the deadline."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds} s: {what}")
+        time.sleep(0.02)
+
+
+class Daemon:
+    """`umbra run` on a station."""
+
+    def __init__(self, station: Station, *, api: bool = True) -> None:
+        self.station = station
+        self._log = (station.root / "test.log").open("ab")
+        (station.root / "api.json").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station.root)]
+        self.process = subprocess.Popen([*command, *([] if api else ["--no-api"])], stderr=self._log)
+
+    def wait_ready(self) -> None:
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended: {(self.station.root / 'test.log').read_text()[-3000:]}")
+            state = self.station.read_state()
+            return bool(state and state["ready"])
+
+        wait_until(ready, "the screener is ready")
+
+    @property
+    def url(self) -> str:
+        address = self.station.root / "api.json"
+        wait_until(address.exists, "the API wrote its address")
+        url: str = json.loads(address.read_text())["url"]
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{url}/livez").status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "the API answers")
+        return url
+
+    def kill(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._log.close()
+
+    def wait_ended(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        self._log.close()
+        return code
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        code = self.process.wait(30)
+        self._log.close()
+        return code
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        lines = (self.station.root / "test.log").read_text().splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+
+def drop(station: Station, name: str, *, seed: int = 0, folder: str = "P/L", format_name: str = "tiff") -> Path:
+    """Put a frame in the inbox as a careful tester does: written aside, then renamed."""
+    scratch = station.root / "scratch"
+    made = write_frame(scratch, name, dark(seed=seed), bits=8, format_name=format_name)
+    target = station.inbox / folder / made.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made.rename(target)
+    return target
+
+
+def outbox(station: Station) -> dict[str, dict[str, Any]]:
+    """All verdict files by their path below the outbox."""
+    files = sorted(station.outbox.rglob("*.json"))
+    return {p.relative_to(station.outbox).as_posix(): json.loads(p.read_text()) for p in files}

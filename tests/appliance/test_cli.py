@@ -1,0 +1,178 @@
+"""The command line in a process of its own: output, exit codes, help."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance.station import Station
+from tests.appliance.running import Daemon, outbox, wait_until
+from tests.appliance.test_outbox import FIELDS
+
+
+def umbra(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames")
+    umbra("simulate", folder, "--sensor", "A,B", "--count", "6", "--seed", "3", "--format", "tiff,png,raw10")
+    return folder
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for command in (
+        ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
+        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["spec", "show"],
+        ["spec", "set"], ["spec", "whatif"],
+    ):  # fmt: skip
+        assert "Example: umbra" in umbra(*command, "--help").stdout
+
+
+def test_simulated_files_have_their_truth_and_repeat(frames: Path, tmp_path: Path) -> None:
+    with (frames / "truth.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["sensor"] for row in rows} == {"A", "B"}
+    assert all((frames / row["file"]).is_file() for row in rows)
+    assert {Path(row["file"]).suffix for row in rows} == {".tif", ".png", ".raw"}
+    umbra("simulate", tmp_path, "--sensor", "A,B", "--count", "6", "--seed", "3", "--format", "tiff,png,raw10")
+    for row in rows:
+        assert (tmp_path / row["file"]).read_bytes() == (frames / row["file"]).read_bytes()
+
+
+def test_jsonl_is_one_schema_1_verdict_a_frame_and_nothing_else(frames: Path) -> None:
+    done = umbra("screen", frames, "--format", "jsonl")
+    verdicts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(verdicts) == 6
+    assert all(list(v) == FIELDS for v in verdicts)
+    assert {v["product"] for v in verdicts} == {"A", "B"}
+
+
+def test_csv_and_table_show_every_frame(frames: Path) -> None:
+    rows = list(csv.DictReader(umbra("screen", frames, "--format", "csv").stdout.splitlines()))
+    assert len(rows) == 6
+    table = umbra("screen", frames).stdout
+    assert all(row["name"] in table for row in rows)
+
+
+def test_screening_by_hand_logs_but_moves_and_publishes_nothing(frames: Path, station: Station) -> None:
+    first = umbra("screen", frames, "--station", station.root, "--format", "jsonl").stdout.splitlines()
+    again = umbra("screen", frames, "--station", station.root, "--format", "jsonl").stdout.splitlines()
+    assert (
+        [json.loads(line)["seq"] for line in first] == [json.loads(line)["seq"] for line in again] == [1, 2, 3, 4, 5, 6]
+    )
+    assert len(list(frames.rglob("*.tif"))) == 2
+    daemon = Daemon(station, api=False)
+    daemon.wait_ready()
+    daemon.stop()
+    assert outbox(station) == {}
+
+
+def test_a_running_station_gives_the_same_numbers(frames: Path, station: Station) -> None:
+    by_hand = {
+        v["sha256"]: v for v in map(json.loads, umbra("screen", frames, "--format", "jsonl").stdout.splitlines())
+    }
+    daemon = Daemon(station, api=False)
+    daemon.wait_ready()
+    for path in sorted(frames.rglob("*"), reverse=True):  # sidecars sort after their file
+        if path.is_file() and path.parent != frames:
+            target = station.inbox / path.relative_to(frames)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    wait_until(lambda: len(outbox(station)) == 6, "six verdicts")
+    daemon.stop()
+    for made in outbox(station).values():
+        same = by_hand[made["sha256"]]
+        for field in FIELDS:
+            if field not in ("seq", "decided_at", "ms"):
+                assert made[field] == same[field], field
+
+
+def test_whatif_moves_verdicts_but_not_retests(frames: Path, station: Station) -> None:
+    umbra("screen", frames, "--station", station.root, "--format", "jsonl")
+    strict = json.loads(umbra("spec", "whatif", "0.0001", "--station", station.root, "--json").stdout)
+    loose = json.loads(umbra("spec", "whatif", "1.0", "--station", station.root, "--json").stdout)
+    assert strict["would"]["FAIL"] >= loose["would"]["FAIL"] == 0
+    assert strict["would"]["RETEST"] == loose["would"]["RETEST"] == strict["given"]["RETEST"]
+
+
+def test_limits_are_shown_with_who_set_them(station: Station) -> None:
+    umbra("spec", "set", "0.2", "--product", "P", "--station", station.root, "--who", "jo", "--note", "why not")
+    [row] = json.loads(umbra("spec", "show", "--station", station.root, "--json").stdout)
+    assert (row["product"], row["spec"], row["who"], row["note"]) == ("P", 0.2, "jo", "why not")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["screen", "/nowhere/at/all.tif"], 1, "no such file or folder"),
+        (["screen", "{tmp}"], 1, "no image file"),
+        (["screen", "{tmp}", "--bundle", "nobody"], 1, "no image file"),
+        (["screen"], 2, "Missing argument"),
+        (["simulate", "{tmp}/x", "--sensor", "Z"], 1, "sensor Z"),
+        (["simulate", "{tmp}/x", "--sensor", "F", "--format", "raw10"], 1, "14 bits"),
+        (["simulate", "{tmp}/x", "--format", "jpeg"], 1, "jpeg"),
+        (["evaluate", "--data", "{tmp}"], 1, "truth.csv"),
+        (["bundle", "verify", "nobody"], 1, "nobody"),
+        (["spec", "set", "7"], 2, "spec set --help"),
+        (["spec", "show", "--station", "{tmp}/none"], 1, "no such folder"),
+        (["train", "classifier", "--out", "{tmp}/o"], 2, "--simulate"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_with_the_right_exit_code(
+    tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = umbra(*(a.format(tmp=tmp_path) for a in arguments), expect=code)
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_finds_a_healthy_machine(station: Station) -> None:
+    found = umbra("doctor", "--station", station.root).stdout
+    assert "golden frames within" in found
+    (station.root / "umbra.toml").write_text("nonsense = true\n")
+    assert "nonsense" in umbra("doctor", "--station", station.root, expect=1).stdout
+
+
+def test_bundles_are_listed_and_activated(station: Station) -> None:
+    assert "starter" in umbra("bundle", "list", "--station", station.root).stdout
+    umbra("bundle", "activate", "starter", "--station", station.root, "--who", "jo")
+    assert umbra("bundle", "list", "--station", station.root).stdout.startswith("*")
+
+
+def test_real_dark_frames_each_get_a_verdict(real_data: Path) -> None:
+    folder = real_data / "dark_frames"
+    expected = sorted(p.name for p in folder.rglob("*") if p.name.endswith((".png", ".tif", ".fit.gz")))
+    verdicts = [json.loads(line) for line in umbra("screen", folder, "--format", "jsonl").stdout.splitlines()]
+    assert sorted(v["frame"] for v in verdicts) == expected
+    assert all(list(v) == FIELDS for v in verdicts)
+    clipped = [v for v in verdicts if v["product"] == "ualberta_tif8_packbits"]
+    assert clipped
+    assert all(v["verdict"] == "RETEST" and v["reason"].startswith("clipped") for v in clipped)
+
+
+def test_a_station_that_only_screens_needs_no_torch(frames: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; sys.modules['openvino_telemetry'] = None; "
+        "from appliance.cli import main; sys.argv = ['umbra', 'screen', sys.argv[1], '--format', 'jsonl']; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(frames)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert len(done.stdout.splitlines()) == 6, done.stderr

@@ -1,0 +1,139 @@
+"""The log keeps everything, once, and says so when it cannot."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from appliance import verdict_log
+from appliance.decide import decide
+from appliance.errors import OutOfServiceError, RefusedError
+from appliance.verdict import Row, document, verdict_row
+from appliance.verdict_log import VerdictLog, file_system_of
+from tests.appliance.test_decide import frame, measured
+
+
+def row_of(
+    path: str = "P/L/a.tif", sha256: str = "0" * 64, bundle: str = "b@1", *, unreadable: str | None = None
+) -> Row:
+    made = frame(unreadable)
+    measurement = None if unreadable else measured()
+    decision = decide(made, measurement, spec=0.3, capture_failed="retest")
+    row = verdict_row(made, measurement, decision, bundle=(bundle, "e@1"), unseen=(0.5, 2.0),
+                      ms={"decode": 1, "inspect": 2, "total": 3})  # fmt: skip
+    product, lot, name = path.split("/")
+    return row | {"path": path, "sha256": sha256, "product": product, "lot": lot, "name": name}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> VerdictLog:
+    return VerdictLog(tmp_path / "umbra.db")
+
+
+def test_a_verdict_is_found_again_by_path_bytes_and_bundle(log: VerdictLog) -> None:
+    stored = log.record(frame(), row_of())
+    assert log.find_verdict("P/L/a.tif", "0" * 64, "b@1")["seq"] == stored["seq"] == 1  # type: ignore[index]
+    assert log.find_verdict("P/L/a.tif", "1" * 64, "b@1") is None
+    assert log.find_verdict("P/L/a.tif", "0" * 64, "b@2") is None
+
+
+def test_one_bundle_judges_the_same_bytes_once(log: VerdictLog) -> None:
+    log.record(frame(), row_of())
+    with pytest.raises(sqlite3.IntegrityError):
+        log.record(frame(), row_of())
+    log.record(frame(), row_of(bundle="b@2"))
+    assert log.counts() == {"PASS": 2, "FAIL": 0, "RETEST": 0}
+    assert log.database["frames"].count == 1
+
+
+def test_in_a_retest_what_was_not_measured_is_null(log: VerdictLog) -> None:
+    log.record(frame("broken"), row_of(unreadable="broken"))
+    stored = log.verdict(1)
+    assert stored is not None
+    made = document(stored)
+    assert (made["verdict"], made["reason"]) == ("RETEST", "unreadable: broken")
+    for field in ("p", "p_ng", "level", "score", "class", "unseen", "noise"):
+        assert made[field] is None
+    assert made["bin"] == {"hard": 3, "soft": None}
+
+
+def test_the_database_itself_refuses_a_pass_without_a_score(log: VerdictLog) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        log.record(frame(), row_of() | {"score": None})
+
+
+@pytest.mark.parametrize("sql", ["DELETE FROM verdicts", "UPDATE verdicts SET verdict = 'PASS'", "DELETE FROM frames"])
+def test_verdicts_cannot_be_changed(log: VerdictLog, sql: str) -> None:
+    log.record(frame(), row_of())
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        log.database.conn.execute(sql)
+
+
+def test_commits_reach_the_disk(log: VerdictLog) -> None:
+    assert log.database.conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert log.database.conn.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+
+
+def test_the_newest_limit_of_a_product_is_in_force(log: VerdictLog) -> None:
+    assert log.spec_for("P", 0.4) == 0.4
+    log.set_spec(None, 0.5, who="jo")
+    assert log.spec_for("P", 0.4) == 0.5
+    log.set_spec("P", 0.2, who="jo", note="customer")
+    log.set_spec("P", 0.3, who="jo")
+    log.set_spec(None, 0.6, who="jo")
+    assert (log.spec_for("P", 0.4), log.spec_for("Q", 0.4)) == (0.3, 0.6)
+
+
+def test_a_cursor_is_remembered(log: VerdictLog, tmp_path: Path) -> None:
+    assert log.cursor("outbox") == 0
+    log.set_cursor("outbox", 7)
+    log.close()
+    assert VerdictLog(tmp_path / "umbra.db").cursor("outbox") == 7
+
+
+def test_an_earlier_frame_of_the_same_stem_is_noticed(log: VerdictLog) -> None:
+    first = log.record(frame(), row_of("P/L/a.tif"))
+    second = log.record(frame(), row_of("P/L/a.png", "1" * 64))
+    other = log.record(frame(), row_of("P/L/ab.png", "2" * 64))
+    assert [log.earlier_namesake(r) for r in (first, second, other)] == [False, True, False]
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "umbra.db").write_bytes(b"this is no database, whatever its name says" * 100)
+    with pytest.raises(RefusedError, match="not a database"):
+        VerdictLog(tmp_path / "umbra.db")
+
+
+def test_a_newer_schema_is_refused(log: VerdictLog, tmp_path: Path) -> None:
+    log.database.conn.execute("PRAGMA user_version = 99")
+    log.close()
+    with pytest.raises(RefusedError, match="schema 99"):
+        VerdictLog(tmp_path / "umbra.db")
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdict_log, "file_system_of", lambda _path: "nfs4")
+    with pytest.raises(RefusedError, match="nfs4"):
+        VerdictLog(tmp_path / "umbra.db")
+
+
+def test_the_file_system_is_named_as_the_kernel_does() -> None:
+    assert file_system_of(Path("/proc/self")) == "proc"
+
+
+def test_a_database_that_cannot_be_written_stops_the_service(log: VerdictLog) -> None:
+    log.database.conn.execute("PRAGMA max_page_count = 1")  # SQLite answers as for a full disk
+    with pytest.raises(OutOfServiceError, match="full"):
+        for number in range(1000):
+            log.record(frame(), row_of(sha256=f"{number:064d}"))
+    assert log.database.conn.in_transaction is False
+
+
+def test_reading_changes_nothing(log: VerdictLog, tmp_path: Path) -> None:
+    log.record(frame(), row_of())
+    reader = VerdictLog(tmp_path / "umbra.db", readonly=True)
+    assert reader.last_seq() == 1
+    with pytest.raises(OutOfServiceError, match="readonly"):
+        reader.set_cursor("x", 1)

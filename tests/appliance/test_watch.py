@@ -1,0 +1,181 @@
+"""Which files of an inbox are complete, seen on real files with a clock that the test turns."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from appliance.settings import WatchSettings
+from appliance.watch import Watcher
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def watcher(inbox: Path, clock: Clock) -> Watcher:
+    """Never started: what the re-scan alone finds."""
+    return Watcher(inbox, WatchSettings(rescan_s=1, settle_s=0.5, incomplete_s=10), clock)
+
+
+def names(watcher: Watcher, clock: Clock, *, after: float = 0.0) -> list[str]:
+    clock.now += after
+    return [c.relative for c in watcher.poll()]
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_file_is_offered_once_when_it_has_rested(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    (inbox / "a.tif").write_bytes(b"1")
+    assert names(watcher, clock) == []
+    assert names(watcher, clock, after=0.3) == []
+    assert names(watcher, clock, after=0.3) == ["a.tif"]
+    assert names(watcher, clock, after=5) == []
+
+
+def test_a_growing_file_waits(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    path = inbox / "a.tif"
+    for size in range(1, 6):
+        path.write_bytes(bytes(size))
+        assert names(watcher, clock, after=0.4) == []
+    names(watcher, clock, after=0.4)
+    assert names(watcher, clock, after=0.4) == ["a.tif"]
+
+
+def test_old_files_need_no_settling(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    path = inbox / "P" / "L" / "a.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+    os.utime(path, (time.time() - 60, time.time() - 60))
+    assert names(watcher, clock) == ["P/L/a.tif"]
+
+
+def test_a_settled_file_comes_back_only_when_it_changes(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    path = inbox / "a.tif"
+    path.write_bytes(b"1")
+    names(watcher, clock)
+    clock.now += 1
+    [candidate] = watcher.poll()
+    watcher.settle(candidate)
+    assert names(watcher, clock, after=100) == []
+    path.write_bytes(b"22")
+    names(watcher, clock, after=1)
+    assert names(watcher, clock, after=1) == ["a.tif"]
+
+
+def test_a_file_that_changed_in_our_hands_is_not_settled(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    path = inbox / "a.tif"
+    path.write_bytes(b"1")
+    names(watcher, clock)
+    clock.now += 1
+    [candidate] = watcher.poll()
+    path.write_bytes(b"another")
+    names(watcher, clock, after=1)
+    watcher.settle(candidate)
+    assert names(watcher, clock, after=1) == ["a.tif"]
+
+
+def test_a_deferred_file_gets_a_last_try(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    (inbox / "a.tif").write_bytes(b"half")
+    names(watcher, clock)
+    clock.now += 1
+    [candidate] = watcher.poll()
+    watcher.defer(candidate)
+    assert names(watcher, clock, after=5) == []
+    clock.now += 5
+    [last] = watcher.poll()
+    assert last.rested_s >= 10
+
+
+def test_a_deferred_file_comes_back_when_it_changes(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    path = inbox / "a.tif"
+    path.write_bytes(b"half")
+    names(watcher, clock)
+    clock.now += 1
+    [candidate] = watcher.poll()
+    watcher.defer(candidate)
+    path.write_bytes(b"the whole of it")
+    names(watcher, clock, after=1)
+    assert names(watcher, clock, after=1) == ["a.tif"]
+
+
+def test_what_is_no_frame_is_never_offered(watcher: Watcher, inbox: Path, clock: Clock, tmp_path: Path) -> None:
+    for name in (".hidden.tif", "a.tif.tmp", "a.part", "a.raw.json"):
+        (inbox / name).write_bytes(b"1")
+    (inbox / "x.tif").mkdir()
+    (tmp_path / "outside.tif").write_bytes(b"1")
+    (inbox / "link.tif").symlink_to(tmp_path / "outside.tif")
+    (inbox / "loop").symlink_to(inbox)
+    names(watcher, clock)
+    assert names(watcher, clock, after=60) == []
+    assert watcher.waiting == 0
+
+
+@pytest.mark.parametrize("name", ["ä ö.tif", "new\nline.tif", "日本.tif", "a" * 200 + ".tif", "\udcff.tif"])
+def test_any_name_is_found(watcher: Watcher, inbox: Path, clock: Clock, name: str) -> None:
+    (inbox / name).write_bytes(b"1")
+    names(watcher, clock)
+    assert names(watcher, clock, after=1) == [name]
+
+
+def test_a_closed_file_needs_no_settling(inbox: Path) -> None:
+    watcher = Watcher(inbox, WatchSettings(rescan_s=60, settle_s=60, incomplete_s=60))
+    watcher.start()
+    try:
+        (inbox / "a.tif").write_bytes(b"1")
+        assert until(lambda: [c.relative for c in watcher.poll()] == ["a.tif"])
+    finally:
+        watcher.stop()
+
+
+def test_a_file_moved_in_needs_no_settling(inbox: Path) -> None:
+    watcher = Watcher(inbox, WatchSettings(rescan_s=60, settle_s=60, incomplete_s=60))
+    watcher.start()
+    try:
+        (inbox / ".a.tmp").write_bytes(b"1")
+        (inbox / ".a.tmp").rename(inbox / "a.tif")
+        assert until(lambda: [c.relative for c in watcher.poll()] == ["a.tif"])
+    finally:
+        watcher.stop()
+
+
+def test_an_inbox_made_anew_is_watched_again(inbox: Path) -> None:
+    watcher = Watcher(inbox, WatchSettings(rescan_s=0.05, settle_s=0.05, incomplete_s=60))
+    watcher.start()
+    try:
+        shutil.rmtree(inbox)
+        assert until(lambda: not watcher.poll() and not watcher.present)
+        inbox.mkdir()
+        (inbox / "a.tif").write_bytes(b"1")
+        assert until(lambda: [c.relative for c in watcher.poll()] == ["a.tif"])
+    finally:
+        watcher.stop()
