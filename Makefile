@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STATION ?= station
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo run test lint type fmt bench golden wheel starter clean help
+.PHONY: demo run test lint type fmt bench gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -53,6 +53,9 @@ fmt: $(VENV)/.dev ## rewrite in the house style
 
 bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
+
+gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
+	$(BIN)/python -m pytest -m gpu
 
 golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed
 	$(BIN)/python -m tests.golden.make

@@ -114,3 +114,24 @@ def engines_list(station: StationOption = DEFAULT_STATION) -> None:
 
     for blob in sorted(Station.open(station).engines.glob("*.blob")):
         say(f"{blob.name}  {blob.stat().st_size / 1e6:.1f} MB")
+
+
+@engines_app.command("bench", epilog="Example: umbra engines bench --frames 50")
+def engines_bench(
+    bundle: BundleOption = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames a precision.")] = 50,
+) -> None:
+    """Frames per second of the inspector at each precision, on the bundle's golden frames."""
+    import time
+
+    from engines import Inspector, Precision
+
+    chosen = find_bundle(bundle, None, None)
+    golden = [g.frame for g in chosen.golden()]
+    for precision in Precision:
+        inspector = Inspector(chosen, precision=precision, cache=cache_folder())
+        inspector.measure(golden)
+        began = time.perf_counter()
+        for i in range(frames):
+            inspector.measure([golden[i % len(golden)]])
+        say(f"{inspector.engine}  {frames / (time.perf_counter() - began):.1f} frames/s")

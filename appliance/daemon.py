@@ -115,10 +115,7 @@ class Screener:
         try:
             frame = decoded.result()
         except FrameVanishedError as error:
-            self._watcher.defer(candidate)
-            if not candidate.path.exists():
-                self.log.add_event(events.VANISHED, path=candidate.relative)
-                _log.warning(events.VANISHED, path=candidate.relative, reason=str(error))
+            self._look_again(candidate, str(error))
             return
         if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
@@ -134,6 +131,16 @@ class Screener:
                 "seq", "path", "sha256", "verdict", "reason", "class", "level", "score", "spec", "bundle", "engine",
                 "ms_decode", "ms_inspect", "ms_total")})  # fmt: skip
         self._put_away(candidate, frame)
+
+    def _look_again(self, candidate: Candidate, reason: str) -> None:
+        """A file that went, changed in our hands, or may not be opened; the last is left where it is, and said."""
+        kind = events.STUCK if candidate.path.exists() else events.VANISHED
+        if kind == events.STUCK and candidate.rested_s < self.station.settings.watch.incomplete_s:
+            self._watcher.defer(candidate)
+            return
+        self.log.add_event(kind, path=candidate.relative, reason=reason)
+        _log.warning(kind, path=candidate.relative, reason=reason)
+        self._watcher.settle(candidate)
 
     def _put_away(self, candidate: Candidate, frame: Frame) -> None:
         try:

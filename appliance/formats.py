@@ -35,7 +35,8 @@ def _write_tiff(path: Path, samples: Samples, bits: int) -> None:
 
 
 def _write_image(path: Path, samples: Samples, bits: int) -> None:
-    _, encoded = cv2.imencode(path.suffix, _container(samples, bits), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if path.suffix == ".png" else []
+    _, encoded = cv2.imencode(path.suffix, _container(samples, bits), options)
     path.write_bytes(bytes(encoded))
 
 

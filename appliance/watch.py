@@ -155,7 +155,7 @@ class Watcher:
     def defer(self, candidate: Candidate) -> None:
         """The file could not be read yet: again when it changes, or for the last time after `incomplete_s`."""
         if seen := self._seen.get(candidate.relative):
-            seen.offered, seen.patient = False, True
+            seen.offered, seen.patient = False, seen.fingerprint == candidate.fingerprint
 
     def _look(self, relative: str, fingerprint: Fingerprint, closed: set[str], now: float) -> Candidate | None:
         path = self.inbox / relative

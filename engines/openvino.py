@@ -131,3 +131,16 @@ def drop_activation_quantisation(model: ov.Model) -> None:
             [user] = node.output(0).get_target_inputs()
             node = user.get_node()
         node.output(0).replace(quantize.input_value(0))
+
+
+def outputs_of(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What an ONNX file gives for (n, 224, 224) uint8 images (image times 255), one by one, as stored."""
+    core = ov.Core()
+    model = core.read_model(path)
+    model.reshape({model.input(0): [1, 1, IMAGE_SIDE, IMAGE_SIDE]})
+    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    parts = []
+    for image in images:
+        request.infer({0: (image[None, None] / np.float32(255)).astype(np.float32)})
+        parts.append(np.array(request.get_output_tensor().data[0], np.float32))
+    return np.stack(parts)

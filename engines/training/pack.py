@@ -95,8 +95,8 @@ def pack(
     threshold = choose_threshold(unseen_maps(predict(models["unseen"], clean, IMAGE_SIDE, batch=16)))
     report(f"spec {spec}, t {threshold:.4f}")
     for role, file in MODEL_FILES.items():
-        quantize(models[role], calibration, out / file)
-        report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB")
+        found = quantize(models[role], calibration, validation, out / file)
+        report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB, {found}")
     golden = golden_frames()
     images = {key: frame.packed.view(np.uint16 if frame.layout.storage_bits == 16 else np.uint8).reshape(
         frame.height, frame.width) for key, frame in golden.items()}  # fmt: skip

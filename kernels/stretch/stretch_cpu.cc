@@ -31,9 +31,11 @@ struct Histogram {
   }
 };
 
-// The row as samples in memory: packed layouts go through the scratch row.
+// The row as samples in memory; all but plain little-endian ones go through the scratch row.
 const uint16_t* samples_of_row(const FrameView& f, int r, StretchScratch& s) {
   const uint8_t* packed = f.bytes + r * f.stride;
+  if (f.layout == Layout::u16le && reinterpret_cast<uintptr_t>(packed) % 2 == 0)
+    return reinterpret_cast<const uint16_t*>(packed);
   unpack_row(packed, f.layout, f.width, s.row.data());
   return s.row.data();
 }

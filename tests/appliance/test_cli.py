@@ -37,7 +37,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_has_help_with_an_example() -> None:
     for command in (
         ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
-        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["spec", "show"],
+        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"], ["spec", "show"],
         ["spec", "set"], ["spec", "whatif"],
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command, "--help").stdout

@@ -1,0 +1,103 @@
+"""One harness for all benchmarks: check the answer first, then time; ratios to the alternative and the limit in one run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+
+RESULTS = Path(__file__).parent / "results"
+SAMPLES = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One thing timed.
+
+    Attributes:
+        name: what.
+        median_ms, spread_ms: of the samples; the spread is between the 10th and 90th percentile.
+        samples: how many.
+    """
+
+    name: str
+    median_ms: float
+    spread_ms: float
+    samples: int
+
+
+@dataclass(slots=True)
+class Report:
+    """The numbers of one benchmark, with ratios.
+
+    Attributes:
+        name: of the benchmark.
+        timings: by name.
+        ratios: text -> number; what is compared with what.
+        facts: other numbers.
+    """
+
+    name: str
+    timings: dict[str, Timing] = field(default_factory=dict)
+    ratios: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float | str] = field(default_factory=dict)
+
+    def time(self, name: str, work: Callable[[int], object], *, samples: int = SAMPLES) -> float:
+        """Time work(i) for i = 0.. after two warm-ups; i rotates inputs past the cache. Median in milliseconds."""
+        for i in range(2):
+            work(i)
+        taken = []
+        for i in range(samples):
+            began = time.perf_counter()
+            work(i)
+            taken.append((time.perf_counter() - began) * 1e3)
+        tenths = quantiles(taken, n=10)
+        self.timings[name] = Timing(name, median(taken), tenths[-1] - tenths[0], samples)
+        return median(taken)
+
+    def ratio(self, text: str, value: float) -> None:
+        """Note a ratio."""
+        self.ratios[text] = round(value, 3)
+
+    def show(self) -> None:
+        """Print the table."""
+        print(f"\n{self.name}")
+        for timing in self.timings.values():
+            print(f"  {timing.name:46} {timing.median_ms:10.3f} ms  +- {timing.spread_ms / 2:.3f}")
+        for text, value in {**self.ratios, **self.facts}.items():
+            print(f"  {text:70} {value}")
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, Python, and the commit that was measured."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        "?",
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "cpu": cpu,
+        "cores": str(len(__import__("os").sched_getaffinity(0))),
+        "python": platform.python_version(),
+        "commit": commit,
+    }
+
+
+def save(reports: list[Report], file: str) -> Path:
+    """Write reports and the machine to benchmarks/results/<file>.json."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{file}.json"
+    body = {
+        "machine": machine(),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "benchmarks": [asdict(r) for r in reports],
+    }
+    path.write_text(json.dumps(body, indent=1) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""Golden cases: inputs and what is expected of them; only `make golden` writes them."""
