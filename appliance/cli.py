@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from appliance.cli_bundle import bundle_app, engines_app
@@ -29,6 +30,7 @@ from appliance.terminal import (
     train_extra,
     wide_console,
 )
+from engines import Precision
 from engines.errors import EngineError
 from kernels.errors import KernelError
 
@@ -42,6 +44,29 @@ app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(engines_app, name="engines")
 app.add_typer(spec_app, name="spec")
+
+
+class Role(StrEnum):
+    """The networks of a bundle."""
+
+    CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
+    UNSEEN = "unseen"
+
+
+class Preset(StrEnum):
+    """Lengths of training."""
+
+    PAPER = "paper"
+    STARTER = "starter"
+    SMOKE = "smoke"
+
+
+class Optimizer(StrEnum):
+    """Optimisers that were compared."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
 
 
 class OutputFormat(StrEnum):
@@ -137,8 +162,8 @@ class _Printer:
         else:
             colour = _COLOURS[row["verdict"]]
             self._table.add_row(
-                row["path"], f"[{colour}]{row['verdict']}[/]", row["class"] or _CELL, _number(row["level"], 1),
-                _number(row["score"], 3), _number(row["m_alpha"], 1), row["reason"] or "", f"{row['ms_total']:.0f}",
+                escape(row["path"]), f"[{colour}]{row['verdict']}[/]", row["class"] or _CELL, _number(row["level"], 1),
+                _number(row["score"], 3), _number(row["m_alpha"], 1), escape(row["reason"] or ""), f"{row['ms_total']:.0f}",
             )  # fmt: skip
 
     def finish(self) -> None:
@@ -167,9 +192,12 @@ def simulate(
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
 ) -> None:
     """Write simulated dark frames of six sensors with truth.csv (class, level, boxes)."""
-    from appliance.dataset import SimulationPlan, write_simulated
+    from appliance.dataset import DataSetError, SimulationPlan, write_simulated
 
-    plan = SimulationPlan(out, _sensor_names(sensor), seed, tuple(format_names.split(",")), paper_mix)
+    try:
+        plan = SimulationPlan(out, _sensor_names(sensor), seed, tuple(format_names.split(",")), paper_mix)
+    except DataSetError as error:
+        raise typer.BadParameter(str(error)) from error
     with progress_bar(talk()) as progress:
         task = progress.add_task("simulating", total=count)
         truth = write_simulated(plan, count, workers=workers, progress=lambda: progress.advance(task))
@@ -187,28 +215,32 @@ def _sensor_names(text: str) -> tuple[str, ...]:
 def evaluate(
     data: Annotated[Path, typer.Option(help="Folder with truth.csv.", exists=True, file_okay=False)],
     bundle: BundleOption = None,
-    precision: Annotated[str, typer.Option(help="int8, bf16 or f32.")] = "int8",
+    precision: Annotated[Precision, typer.Option(help="Arithmetic of the engines.")] = Precision.INT8,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle against known truth, beside the conventional method."""
     from appliance.assess import assess
     from appliance.dataset import read_truth
-    from engines import Precision
     from engines.build import build_inspector
 
     console = talk()
     total = len(read_truth(data))
     with console.status("building engines"):
-        inspector = build_inspector(
-            find_bundle(bundle, None, None), precision=Precision(precision), cache=cache_folder()
-        )
+        inspector = build_inspector(find_bundle(bundle, None, None), precision=precision, cache=cache_folder())
     with progress_bar(console) as progress:
         task = progress.add_task("evaluating", total=total)
         report = assess(data, inspector, progress=lambda: progress.advance(task))
     if as_json:
-        say(json.dumps(report, indent=1))
+        say(json.dumps(without_nan(report), indent=1))
     else:
         _print_report(report)
+
+
+def without_nan(value: Any) -> Any:
+    """The value with null for numbers that could not be had: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -230,15 +262,15 @@ def _print_report(report: dict[str, Any]) -> None:
 
 @app.command(epilog="Example: umbra train classifier --data frames/ --out runs/classifier --preset smoke")
 def train(
-    role: Annotated[str, typer.Argument(help="classifier, regressor or unseen.")],
+    role: Annotated[Role, typer.Argument(help="Which network.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve.csv and weights.pt.", file_okay=False)],
     data: Annotated[Path | None, typer.Option(help="Folder with truth.csv.", exists=True, file_okay=False)] = None,
     simulated: Annotated[
         int | None, typer.Option("--simulate", min=64, help="Simulate this many frames instead; kept beside OUT.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="paper, starter or smoke.")] = "starter",
+    preset: Annotated[Preset, typer.Option(help="How long.")] = Preset.STARTER,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    optimizer: Annotated[Optimizer, typer.Option(help="Of the weights.")] = Optimizer.ADAMW,
 ) -> None:
     """Train one network of a bundle; goes on where it was stopped (the `train` extra)."""
     from appliance.training_sets import training_sets
@@ -269,7 +301,7 @@ def main() -> None:
     try:
         app()
     except (ApplianceError, EngineError, KernelError) as error:
-        talk().print(f"[red]umbra:[/] {error}", highlight=False, soft_wrap=True)
+        talk().print(f"[red]umbra:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -73,7 +73,9 @@ def bundle_list(station: StationOption = DEFAULT_STATION) -> None:
         with closing(VerdictLog(place.database, readonly=True)) as log:
             active = log.active_bundle()
     for folder in bundle.listed(*([place.bundles] if place else [])):
-        say(f"{'*' if str(folder) == active else ' '} {bundle.load(folder).identity}  {folder}")
+        say(
+            f"{'*' if active in (folder.name, str(folder.resolve())) else ' '} {bundle.load(folder).identity}  {folder}"
+        )
 
 
 @bundle_app.command("activate", epilog="Example: umbra bundle activate mine --station station")
@@ -91,7 +93,7 @@ def bundle_activate(
     chosen = place.load_bundle(bundle)
     build_inspector(chosen, precision=place.precision, cache=place.engines)
     with closing(VerdictLog(place.database)) as log:
-        log.add_bundle(chosen.identity, str(chosen.folder), who=who)
+        log.add_bundle(chosen.identity, place.reference_of(chosen), who=who)
     say(f"{chosen.identity} is active; restart the screener to use it")
 
 
@@ -102,7 +104,9 @@ def engines_build(station: StationOption = DEFAULT_STATION, bundle: BundleOption
     from engines.build import build_inspector, check_golden
 
     place = Station.open(station, create=True)
-    inspector = build_inspector(place.load_bundle(bundle), precision=place.precision, cache=place.engines)
+    inspector = build_inspector(
+        place.load_bundle(bundle, active=place.active_bundle()), precision=place.precision, cache=place.engines
+    )
     report = check_golden(inspector)
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")
 

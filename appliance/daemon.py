@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -84,7 +85,7 @@ class Screener:
         try:
             while not self._stopping:
                 self._heartbeat()
-                self._ready.extend(self._watcher.poll())
+                self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
                 self._decode_ahead()
                 if self._decoding:
                     candidate, decoded = self._decoding.popleft()
@@ -113,7 +114,7 @@ class Screener:
     def _take(self, candidate: Candidate, decoded: Future[Frame]) -> None:
         """Screen one decoded file, or see to it that it is looked at again."""
         try:
-            frame = decoded.result()
+            frame = self._await(decoded)
         except FrameVanishedError as error:
             self._look_again(candidate, str(error))
             return
@@ -132,6 +133,16 @@ class Screener:
                 "ms_decode", "ms_inspect", "ms_total")})  # fmt: skip
         self._put_away(candidate, frame)
 
+    def _await(self, decoded: Future[Frame]) -> Frame:
+        """The decoded frame; a long one does not keep the watchdog hungry.
+
+        Raises:
+            FrameVanishedError: the file is gone or changed.
+        """
+        while not wait([decoded], timeout=HEARTBEAT_S).done:
+            self._heartbeat()
+        return decoded.result()
+
     def _look_again(self, candidate: Candidate, reason: str) -> None:
         """A file that went, changed in our hands, or may not be opened; the last is left where it is, and said."""
         kind = events.STUCK if candidate.path.exists() else events.VANISHED
@@ -144,7 +155,7 @@ class Screener:
 
     def _put_away(self, candidate: Candidate, frame: Frame) -> None:
         try:
-            moved = self.line.put_away(frame, candidate.fingerprint)
+            moved = self.line.put_away(frame, candidate.relative, candidate.fingerprint)
         except OSError as error:
             self.log.add_event(events.STUCK, path=candidate.relative, reason=str(error))
             _log.error(events.STUCK, path=candidate.relative, reason=str(error))
@@ -195,6 +206,17 @@ class Screener:
         _log.info(events.STOPPED, screened=self._screened)
 
 
+def _open_images(station: Station) -> ImageStore | None:
+    """The picture store; without it screening goes on."""
+    if not station.settings.disk.keep_images:
+        return None
+    try:
+        return ImageStore(station.images)
+    except sqlite3.Error as error:
+        _log.error(events.PICTURES_LOST, reason=f"{station.images}: {error}; delete it and start again")
+        return None
+
+
 def run_station(station: Station, *, bundle: str | None = None, with_api: bool = True) -> None:
     """Build the engines, open the log and screen until SIGTERM or SIGINT.
 
@@ -204,7 +226,7 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
     """
     lock = StationLock(station)
     log = VerdictLog(station.database)
-    images = ImageStore(station.images) if station.settings.disk.keep_images else None
+    images = _open_images(station)
     api = ApiProcess(station) if with_api else None
     try:
         station.write_state({"at": now_utc(), "ready": False, "reasons": ["engines are being built"]})
@@ -214,8 +236,7 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
         inspector = build_inspector(
             chosen, precision=station.precision, cache=station.engines, threads=station.settings.engine.threads
         )
-        if not log.table("bundles", limit=1) or log.active_bundle() != str(chosen.folder):
-            log.add_bundle(chosen.identity, str(chosen.folder), who="umbra run")
+        log.add_event(events.STARTED, bundle=chosen.identity, engine=inspector.engine)
         screener = Screener(station, Line(station, inspector, log, images), log, api)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, screener.stop)

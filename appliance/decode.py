@@ -17,13 +17,14 @@ import zlib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from appliance.errors import FrameError, FrameVanishedError
-from appliance.frame import Frame, identify
+from appliance.frame import FARTHEST_DIE, Frame, checked_text, identify
 from appliance.settings import LimitSettings, RawFormat, Settings
 from kernels import KernelError, RawFrame
 
@@ -34,6 +35,11 @@ DNG_VERSION_TAG = 50706
 _PNG_IHDR = struct.Struct(">8sI4sIIBBBBBI")
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it also raises
+
+
+Text = Annotated[str, Field(max_length=200), AfterValidator(checked_text)]
+Place = Annotated[int, Field(gt=-FARTHEST_DIE, lt=FARTHEST_DIE)]
+UNREAD = "0" * 64
 
 
 class Sidecar(BaseModel):
@@ -47,8 +53,8 @@ class Sidecar(BaseModel):
     stride: int | None = Field(None, ge=1)
     offset: int = Field(0, ge=0)
     bits: int | None = Field(None, ge=1, le=16)
-    wafer: str | None = None
-    die: tuple[int, int] | None = None
+    wafer: Text | None = None
+    die: tuple[Place, Place] | None = None
 
 
 def is_frame_name(name: str) -> bool:
@@ -77,8 +83,8 @@ def read_frame(path: Path, relative: str, settings: Settings) -> Frame:
         sidecar = read_sidecar(path)
         if problem is None:
             raw = decode(content, path.name, relative, sidecar, settings)
-    except FrameError as error:
-        problem = str(error)
+    except (FrameError, MemoryError) as error:
+        problem = str(error) or "not enough memory"
     return Frame(
         identity=identify(relative, name_pattern=settings.name_pattern, wafer=sidecar.wafer, die=sidecar.die),
         sha256=sha256, file_bytes=size, raw=raw, unreadable=problem,
@@ -97,8 +103,10 @@ def _read(path: Path, limits: LimitSettings) -> tuple[NDArray[np.uint8], str, in
                 return np.empty(0, np.uint8), digest, before.st_size, reason
             content = np.fromfile(file, np.uint8)
             after = path.stat()
+    except FileNotFoundError as error:
+        raise FrameVanishedError(f"{path.name}: gone") from error
     except OSError as error:
-        raise FrameVanishedError(f"{path.name}: {error.strerror}") from error
+        return np.empty(0, np.uint8), UNREAD, 0, f"cannot be opened: {error.strerror}"
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or content.size != after.st_size:
         raise FrameVanishedError(f"{path.name}: changed while it was read")
     return content, hashlib.sha256(content.data).hexdigest(), content.size, None
@@ -115,7 +123,7 @@ def read_sidecar(path: Path) -> Sidecar:
         return Sidecar.model_validate(json.loads(sidecar.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Sidecar()
-    except (OSError, ValueError) as error:  # ValidationError and JSONDecodeError are ValueErrors
+    except (OSError, ValueError, RecursionError) as error:  # ValidationError and JSONDecodeError are ValueErrors
         detail = (
             "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors())
             if isinstance(error, ValidationError)
@@ -140,10 +148,12 @@ def decode(content: NDArray[np.uint8], name: str, relative: str, sidecar: Sideca
     if content.size == 0:
         raise FrameError("empty file")
     try:
-        if name.lower().endswith(HEADERLESS):
-            return _headerless(content, relative, sidecar, settings)
-        if content[:2].tobytes() == b"\x1f\x8b":
+        if content[:2].tobytes() == b"\x1f\x8b" and (
+            name.lower().endswith(".gz") or not name.lower().endswith(HEADERLESS)
+        ):
             content = _gunzip(content, settings.limits)
+        if name.lower().removesuffix(".gz").endswith(HEADERLESS):
+            return _headerless(content, relative, sidecar, settings)
         samples, bits = _decoder_of(content, name)(content, settings.limits)
         bits = sidecar.bits or bits
         container = np.uint8 if samples.dtype.itemsize == 1 else np.uint16

@@ -104,7 +104,7 @@ def _station(station: Station) -> Iterator[Check]:
 
 def _engines(station: Station, bundle: str | None) -> Check:
     try:
-        chosen = station.load_bundle(bundle)
+        chosen = station.load_bundle(bundle, active=station.active_bundle())
         inspector: Inspector = build_inspector(chosen, precision=station.precision)
         gate = check_golden(inspector)
     except EngineError as error:

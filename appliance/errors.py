@@ -15,6 +15,10 @@ class FrameVanishedError(ApplianceError):
     """The file is no longer there, or changed while it was read: look again later."""
 
 
+class OutboxBlockedError(ApplianceError):
+    """A verdict file cannot have its name; the verdict itself is committed."""
+
+
 class RefusedError(ApplianceError):
     """Refuse to start: settings, station, database or bundle are not fit for use."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -9,6 +10,7 @@ from pathlib import PurePosixPath
 from kernels import RawFrame
 
 UNNAMED = "default"  # product or lot of a file that lies in no such folder
+FARTHEST_DIE = 1 << 31
 INBOX_DEPTH = 2  # inbox/<product>/<lot>/<name>
 
 
@@ -37,7 +39,7 @@ class Frame:
 
     Attributes:
         identity: who it is.
-        sha256: of the file's bytes, 64 hex digits.
+        sha256: of the file's bytes, 64 hex digits; all zeros where not one of them could be read.
         file_bytes: size of the file.
         raw: its samples, or None where they cannot be read.
         unreadable: why they cannot be read, or None.
@@ -62,15 +64,39 @@ def identify(
         name_pattern: regular expression with any of the groups wafer, x, y.
         wafer, die: known otherwise.
     """
+    path = storable(path)
     parts = PurePosixPath(path).parts
     folders = [*parts[:-1][:INBOX_DEPTH], *[UNNAMED] * INBOX_DEPTH][:INBOX_DEPTH]
     found = re.search(name_pattern, parts[-1]) if name_pattern else None
     groups = found.groupdict() if found else {}
-    if die is None and groups.get("x") and groups.get("y"):
-        die = int(groups["x"]), int(groups["y"])
+    if die is None:
+        die = _die(groups.get("x"), groups.get("y"))
     return Identity(
         path=path, product=folders[0], lot=folders[1], name=parts[-1], wafer=wafer or groups.get("wafer"), die=die
     )
+
+
+def checked_text(text: str) -> str:
+    """The text itself where it can be stored.
+
+    Raises:
+        ValueError: it holds a lone surrogate, which fits neither UTF-8 nor a database.
+    """
+    text.encode()
+    return text
+
+
+def storable(name: str) -> str:
+    """A file's name as text that any database and JSON reader takes: bytes that are no UTF-8 become escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _die(x: str | None, y: str | None) -> tuple[int, int] | None:
+    try:
+        die = int(x or ""), int(y or "")
+    except ValueError:
+        return None
+    return die if max(map(abs, die)) < FARTHEST_DIE else None
 
 
 def stem_of(name: str) -> str:

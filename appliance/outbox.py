@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from appliance.errors import OutOfServiceError
+from appliance.errors import OutboxBlockedError, OutOfServiceError
 from appliance.frame import stem_of
 from appliance.verdict import document
 
+LONGEST_NAME = 240  # bytes, so that .json fits in 255
+_BLOCKED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP)
 
-def outbox_path(outbox: Path, row: Mapping[str, Any], *, whole_name: bool) -> Path:
-    """<product>/<lot>/<name>.json, in the folders below the lot that the frame lay in.
 
-    Args:
-        outbox: the folder.
-        row: of the verdict.
-        whole_name: keep the frame's suffix (a.tif.json), where another frame of the lot shares its stem.
+def outbox_paths(outbox: Path, row: Mapping[str, Any]) -> list[Path]:
+    """Where a verdict may stand, best first: <name>.json, then with the frame's suffix, then with its hash, too.
+
+    The later ones are for frames that share a folder and a stem. Below <product>/<lot>, folders are kept.
     """
-    below = PurePosixPath(row["path"]).parts[2:-1]
-    name = row["name"] if whole_name else stem_of(row["name"])
-    return outbox.joinpath(row["product"], row["lot"], *below, f"{name}.json")
+    folder = outbox.joinpath(row["product"], row["lot"], *PurePosixPath(row["path"]).parts[2:-1])
+    sha8 = row["sha256"][:8]
+    names = (stem_of(row["name"]), row["name"], f"{row['name']}.{sha8}")
+    short = (
+        name if len(name.encode()) <= LONGEST_NAME else f"{name.encode()[:180].decode(errors='ignore')}.{sha8}"
+        for name in names
+    )
+    return [folder / f"{name}.json" for name in short]
+
+
+def seq_of(path: Path) -> int | None:
+    """Number of the verdict that a file holds; None where it holds none."""
+    try:
+        seq = json.loads(path.read_text(encoding="utf-8"))["seq"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return seq if isinstance(seq, int) else None
 
 
 def publish(path: Path, row: Mapping[str, Any]) -> None:
     """Put a verdict file in its place; a reader sees the whole file or none.
 
     Raises:
+        OutboxBlockedError: this name cannot be had: a folder stands there, or the path is too long.
         OutOfServiceError: the disk does not take it.
     """
     body = json.dumps(document(row), ensure_ascii=False, separators=(",", ":")) + "\n"
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{row['seq']}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
@@ -43,7 +59,8 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise OutOfServiceError(f"{path}: {error.strerror}") from error
+        kind = OutboxBlockedError if error.errno in _BLOCKED else OutOfServiceError
+        raise kind(f"{path}: {error.strerror}") from error
 
 
 def sync_folder(folder: Path) -> None:

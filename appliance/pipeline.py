@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance import log as events
 from appliance.decide import decide
 from appliance.decode import SIDECAR_SUFFIX
+from appliance.errors import OutboxBlockedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
-from appliance.outbox import outbox_path, publish, sync_folder
+from appliance.outbox import outbox_paths, publish, seq_of, sync_folder
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog
 from appliance.watch import Fingerprint, fingerprint_of
 from engines import Inspector, Measurement
+
+_log = events.get()
 
 
 def judge(frame: Frame, inspector: Inspector, *, spec: float, capture_failed: str) -> tuple[Row, Measurement | None]:
@@ -69,21 +74,48 @@ class Line:
         row, measurement = judge(frame, self.inspector, spec=spec, capture_failed=self.station.settings.capture_failed)
         row = self.log.record(frame, row)
         self.publish(row)
-        if self.images is not None and measurement is not None:
-            self.images.add(row["frame_id"], measurement)
+        self._keep_pictures(row, measurement)
         return row
 
-    def publish(self, row: Row, *, again: bool = True) -> None:
-        """Write a verdict file; with `again` False only where there is none."""
-        path = outbox_path(self.station.outbox, row, whole_name=self.log.earlier_namesake(row))
-        if again or not path.exists():
-            publish(path, row)
+    def _keep_pictures(self, row: Row, measurement: Measurement | None) -> None:
+        """Pictures may be lost; a verdict never waits for them."""
+        if self.images is None or measurement is None:
+            return
+        try:
+            self.images.add(row["frame_id"], measurement)
+        except sqlite3.Error as error:
+            _log.error(events.PICTURES_LOST, seq=row["seq"], reason=str(error))
 
-    def put_away(self, frame: Frame, seen: Fingerprint) -> Path | None:
+    def publish(self, row: Row, *, again: bool = True) -> None:
+        """Write a verdict's file; with `again` False only where no file holds this verdict.
+
+        Raises:
+            OutOfServiceError: the disk does not take it.
+        """
+        try:
+            path = self._outbox_path(row)
+            if again or seq_of(path) != row["seq"]:
+                publish(path, row)
+        except OutboxBlockedError as error:
+            self.log.add_event(events.BLOCKED, seq=row["seq"], reason=str(error))
+            _log.error(events.BLOCKED, seq=row["seq"], reason=str(error))
+
+    def _outbox_path(self, row: Row) -> Path:
+        """The first name that is free, or holds an earlier verdict on the same path."""
+        paths = outbox_paths(self.station.outbox, row)
+        for path in paths:
+            seq = seq_of(path)
+            holder = self.log.verdict(seq) if seq is not None else None
+            if (holder is None and not path.exists()) or (holder is not None and holder["path"] == row["path"]):
+                return path
+        return paths[-1]
+
+    def put_away(self, frame: Frame, relative: str, seen: Fingerprint) -> Path | None:
         """Move a judged file out of the inbox: to done/, or quarantine/ where it could not be read.
 
         Args:
             frame: whose verdict is committed and published.
+            relative: its path in the inbox, as the file system spells it.
             seen: the file's fingerprint when it was read.
 
         Returns:
@@ -92,13 +124,13 @@ class Line:
         Raises:
             OSError: it cannot be moved. Its verdict stands.
         """
-        source = self.station.inbox / frame.identity.path
+        source = self.station.inbox / relative
         if fingerprint_of(source) != seen:
             return None
         folder = self.station.done if frame.unreadable is None else self.station.quarantine
-        target = folder / frame.identity.path
+        target = folder / relative
         if target.exists():
-            target = target.with_name(f"{target.stem}.{frame.sha256[:8]}{target.suffix}")
+            target = target.with_name(f"{target.stem[:180]}.{frame.sha256[:8]}{target.suffix}")
         sidecar = source.with_name(source.name + SIDECAR_SUFFIX)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

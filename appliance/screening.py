@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.decode import is_frame_name, read_frame
-from appliance.errors import RefusedError
-from appliance.frame import Frame
+from appliance.decode import UNREAD, is_frame_name, read_frame
+from appliance.errors import FrameVanishedError, RefusedError
+from appliance.frame import Frame, identify
 from appliance.images import ImageStore
 from appliance.pipeline import judge
 from appliance.settings import Settings
@@ -66,19 +66,15 @@ class OneShot:
     images: ImageStore | None = None
 
     def screen(self, targets: Sequence[Target]) -> Iterator[Row]:
-        """One row a target, in order; decoding runs ahead of inference.
-
-        Raises:
-            FrameVanishedError: a file went or changed while it was read.
-        """
+        """One row a target, in order; decoding runs ahead of inference. A file that went meanwhile is RETEST."""
         waiting = deque(targets)
-        decoding: deque[Future[Frame]] = deque()
+        decoding: deque[tuple[Target, Future[Frame]]] = deque()
         with ThreadPoolExecutor(2) as pool:
             while waiting or decoding:
                 while waiting and len(decoding) < DECODE_AHEAD:
                     target = waiting.popleft()
-                    decoding.append(pool.submit(read_frame, target.path, target.relative, self.settings))
-                yield self._screen_one(decoding.popleft().result())
+                    decoding.append((target, pool.submit(read_frame, target.path, target.relative, self.settings)))
+                yield self._screen_one(_result(*decoding.popleft()))
 
     def _screen_one(self, frame: Frame) -> Row:
         bundle = self.inspector.bundle
@@ -93,3 +89,11 @@ class OneShot:
             if self.images is not None and measurement is not None:
                 self.images.add(row["frame_id"], measurement)
         return row
+
+
+def _result(target: Target, decoded: Future[Frame]) -> Frame:
+    try:
+        return decoded.result()
+    except FrameVanishedError as error:
+        identity = identify(target.relative)
+        return Frame(identity=identity, sha256=UNREAD, file_bytes=0, raw=None, unreadable=str(error), decode_ms=0.0)

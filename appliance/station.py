@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,14 +99,31 @@ class Station:
         """
         return bundle.load(bundle.find(name or active or self.settings.engine.bundle, self.bundles))
 
+    def active_bundle(self) -> str | None:
+        """The bundle activated last, as the log names it; None where none ever was."""
+        from appliance.verdict_log import VerdictLog
+
+        if not self.database.exists():
+            return None
+        with closing(VerdictLog(self.database, readonly=True)) as log:
+            return log.active_bundle()
+
+    def reference_of(self, chosen: Bundle) -> str:
+        """How the log names a bundle, so that it is found again: by name where shipped or brought here, else by path."""
+        known = chosen.folder.resolve().parent in (bundle.SHIPPED.resolve(), self.bundles.resolve())
+        return chosen.folder.name if known else str(chosen.folder.resolve())
+
     @property
     def precision(self) -> Precision:
         """Arithmetic of the engines."""
         return self.settings.engine.precision
 
     def free_bytes(self) -> int:
-        """Free space on the station's disk."""
-        return shutil.disk_usage(self.root).free
+        """Free space on the station's disk; 0 where it is gone."""
+        try:
+            return shutil.disk_usage(self.root).free
+        except OSError:
+            return 0
 
     def write_state(self, state: dict[str, Any]) -> None:
         """Publish what the screener is doing, for the API and `umbra doctor`; readers see the old or the new."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
 
 from appliance.errors import OutOfServiceError, RefusedError
-from appliance.frame import Frame, stem_of
+from appliance.frame import Frame
 from appliance.migrations import MIGRATIONS
 from appliance.verdict import Row, now_utc
 
@@ -40,14 +41,14 @@ _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", 
 def file_system_of(path: Path) -> str:
     """Type of the file system that holds a path, as the kernel names it; "" where it cannot be told."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").splitlines()
     except OSError:
         return ""
     here, found, longest = path.resolve(), "", -1
     for line in mounts:
         left, _, right = line.partition(" - ")
-        point = Path(left.split()[4].encode().decode("unicode_escape"))
-        if here.is_relative_to(point) and len(point.parts) > longest:
+        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4]))
+        if here.is_relative_to(point) and len(point.parts) >= longest:
             found, longest = right.split()[0], len(point.parts)
     return found
 
@@ -134,13 +135,15 @@ class VerdictLog:
             origin: "inbox" (published in the outbox) or "screen" (asked for by hand, only logged).
 
         Returns:
-            The row as stored, with seq and frame_id.
+            The row as stored, with seq and frame_id; where this bundle has judged these bytes here before, that row.
 
         Raises:
             OutOfServiceError: the disk does not take it.
         """
         with self._transaction() as db:
             frame_id = self._frame_id(db, frame, row)
+            if given := self.find_verdict(row["path"], row["sha256"], row["bundle"]):
+                return given  # another process was quicker: one verdict, whoever asks
             columns = {k: v for k, v in row.items() if k not in _FRAME_COLUMNS} | {
                 "frame_id": frame_id,
                 "origin": origin,
@@ -183,16 +186,6 @@ class VerdictLog:
         """How many of each verdict."""
         rows = self._connection.execute("SELECT verdict, COUNT(*) FROM verdicts GROUP BY verdict")
         return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row[0]: row[1] for row in rows}
-
-    def earlier_namesake(self, row: Mapping[str, Any]) -> bool:
-        """Whether an earlier frame of the same folder has this frame's name but for the suffix."""
-        stem, folder = stem_of(row["name"]), PurePosixPath(row["path"]).parent
-        # "." and "/" are neighbours: the range holds every name that begins with the stem and a dot.
-        rows = self._rows(
-            "SELECT path, name FROM frames WHERE name >= ? AND name < ? AND product = ? AND lot = ? AND path <> ? AND id < ?",
-            (f"{stem}.", f"{stem}/", row["product"], row["lot"], row["path"], row["frame_id"]),
-        )
-        return any(stem_of(r["name"]) == stem and PurePosixPath(r["path"]).parent == folder for r in rows)
 
     # --- cursors: how far each reader of the log has come ----------------------------------------------------------
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-from watchdog.events import DirModifiedEvent, FileClosedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
 
+from appliance import log as events
 from appliance.decode import SIDECAR_SUFFIX
 from appliance.settings import WatchSettings
+
+_log = events.get()
 
 Fingerprint = tuple[int, int, int]  # inode, size, mtime_ns
 
@@ -43,6 +46,7 @@ class _Seen:
     closed: bool = False  # the writer closed it, or it was moved in whole
     offered: bool = False  # handed out; not again until settled or deferred
     settled: bool = False  # dealt with as it is; only a change brings it back
+    sidecar: bool = False  # its geometry is there
     patient: bool = False  # unreadable so far: only offered again after `incomplete_s`, or changed
 
 
@@ -64,12 +68,12 @@ class _Hints(FileSystemEventHandler):
         self._closed: set[str] = set()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if isinstance(event, DirModifiedEvent):
-            return
         if isinstance(event, FileClosedEvent):
             self._add(event.src_path)
         elif event.event_type == "moved" and not event.is_directory:
             self._add(event.dest_path)
+        elif event.event_type not in ("created", "moved"):
+            return  # our own reading opens and closes files, too
         self.wake.set()
 
     def _add(self, path: bytes | str) -> None:
@@ -102,6 +106,8 @@ class Watcher:
     _watched: tuple[int, int] | None = None
     _listening: bool = False
     _next_scan: float = 0.0
+    _last_scan: float = float("-inf")
+    _new_here: bool = True
 
     def start(self) -> None:
         """Begin to listen for events; without them the re-scan alone finds everything."""
@@ -133,18 +139,28 @@ class Watcher:
         """Files seen that have not been dealt with."""
         return sum(not s.settled for s in self._seen.values())
 
-    def poll(self) -> list[Candidate]:
-        """Look at the inbox if an event came or it is time; complete files, oldest first, each once."""
+    def poll(self, *, busy: bool = False) -> list[Candidate]:
+        """Look at the inbox if an event came or it is time; complete files, oldest first, each once.
+
+        Args:
+            busy: there is work in hand: only look when `rescan_s` is over.
+        """
         now = self.clock()
-        if now < self._next_scan and not self._hints.wake.is_set():
+        if now < (self._last_scan + self.settings.rescan_s if busy else self._next_scan) and (
+            busy or not self._hints.wake.is_set()
+        ):
             return []
         closed = self._hints.take()
         self._watch_again()
-        self._next_scan = now + min(self.settings.rescan_s, max(0.05, self.settings.settle_s / 2))
         files = dict(self._files())
         for gone in self._seen.keys() - files.keys():
             del self._seen[gone]
-        ready = [c for relative, print_ in files.items() if (c := self._look(relative, print_, closed, now))]
+        ready = [c for relative, found in files.items() if (c := self._look(relative, *found, closed, now))]
+        self._last_scan = self.clock()
+        resting = any(not (s.offered or s.settled or s.patient) for s in self._seen.values())
+        soon = max(0.05, self.settings.settle_s / 2) if resting else self.settings.rescan_s
+        self._next_scan = self._last_scan + min(self.settings.rescan_s, soon)
+        self._new_here = False
         return sorted(ready, key=lambda c: c.fingerprint[2])
 
     def settle(self, candidate: Candidate) -> None:
@@ -157,16 +173,20 @@ class Watcher:
         if seen := self._seen.get(candidate.relative):
             seen.offered, seen.patient = False, seen.fingerprint == candidate.fingerprint
 
-    def _look(self, relative: str, fingerprint: Fingerprint, closed: set[str], now: float) -> Candidate | None:
+    def _look(
+        self, relative: str, fingerprint: Fingerprint, sidecar: bool, closed: set[str], now: float
+    ) -> Candidate | None:
         path = self.inbox / relative
         seen = self._seen.get(relative)
         if seen is None:
-            # The age by the wall clock spares files that lay here before us the settling time.
-            age = max(0.0, time.time() - fingerprint[2] / 1e9)
+            # Files that lay here before us have rested by the wall clock; a new one may carry an old time.
+            age = max(0.0, time.time() - fingerprint[2] / 1e9) if self._new_here else 0.0
             seen = self._seen[relative] = _Seen(fingerprint, now - min(age, 86400.0))
         elif seen.fingerprint != fingerprint:
             self._seen[relative] = seen = _Seen(fingerprint, now, offered=seen.offered)
         seen.closed |= str(path) in closed
+        if sidecar and not seen.sidecar:
+            seen.sidecar, seen.patient = True, False
         rested = now - seen.since
         enough = self.settings.incomplete_s if seen.patient else 0.0 if seen.closed else self.settings.settle_s
         if seen.offered or seen.settled or rested < enough:
@@ -174,12 +194,13 @@ class Watcher:
         seen.offered = True
         return Candidate(path, relative, fingerprint, rested)
 
-    def _files(self, folder: str = "") -> Iterator[tuple[str, Fingerprint]]:
-        """Regular files below the inbox that may be frames; links are never followed."""
+    def _files(self, folder: str = "") -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
+        """Regular files below the inbox that may be frames, and whether they have a sidecar; links are never followed."""
         try:
             entries = list(os.scandir(self.inbox / folder))
         except OSError:
             return
+        names = {entry.name for entry in entries}
         for entry in entries:
             if any(fnmatch(entry.name, pattern) for pattern in self.settings.ignore):
                 continue
@@ -189,7 +210,8 @@ class Watcher:
                     yield from self._files(relative)
                 elif entry.is_file(follow_symlinks=False) and not entry.name.lower().endswith(SIDECAR_SUFFIX):
                     found = entry.stat(follow_symlinks=False)
-                    yield relative, (found.st_ino, found.st_size, found.st_mtime_ns)
+                    print_ = (found.st_ino, found.st_size, found.st_mtime_ns)
+                    yield relative, (print_, entry.name + SIDECAR_SUFFIX in names)
             except OSError:
                 continue  # gone between the listing and the look
 
@@ -207,5 +229,9 @@ class Watcher:
         if identity is not None:
             observer = Observer()
             observer.schedule(self._hints, str(self.inbox), recursive=True)
-            observer.start()
+            try:
+                observer.start()
+            except OSError as error:  # inotify's limits: the re-scan alone finds everything, a little later
+                _log.warning(events.NO_EVENTS, inbox=str(self.inbox), reason=str(error))
+                return
             self._observer = observer

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ MODEL_FILES = {"classifier": "classifier.onnx", "regressor": "regressor.onnx", "
 GOLDEN_FRAMES, GOLDEN_EXPECTED = "golden.npz", "golden.json"
 FILES = (*MODEL_FILES.values(), GOLDEN_FRAMES, GOLDEN_EXPECTED)
 HASH_DIGITS = 12
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME_RULE = "wanted letters, digits, dots, dashes and underscores, a letter or digit first"
 SHIPPED = Path(__file__).parent / "bundles"
 
 
@@ -77,6 +81,12 @@ class Bundle:
         Raises:
             BundleError: the two golden files do not fit together.
         """
+        try:
+            return self._read_golden()
+        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise BundleError(f"bundle {self.name}: golden frames cannot be read: {error!r}") from error
+
+    def _read_golden(self) -> list[GoldenFrame]:
         expected = json.loads((self.folder / GOLDEN_EXPECTED).read_text())
         with np.load(self.folder / GOLDEN_FRAMES, allow_pickle=False) as frames:
             if sorted(frames.files) != sorted(expected):
@@ -111,14 +121,16 @@ def load(folder: Path) -> Bundle:
         raise BundleError(f"bundle {folder}: bundle.toml cannot be read: {error}") from error
     if table.get("format") != FORMAT:
         raise BundleError(f"bundle {folder}: format {table.get('format')}, wanted {FORMAT}")
-    _check_files(folder, table.get("files", {}))
     try:
+        _check_files(folder, table["files"])
         return _from_table(folder, table, hashlib.sha256(text).hexdigest())
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"bundle {folder}: bundle.toml: {error!r}") from error
 
 
 def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
+    if strangers := {p.name for p in folder.iterdir()} - {*FILES, "bundle.toml"}:
+        raise BundleError(f"bundle {folder}: {', '.join(sorted(strangers))} does not belong there; no hash covers it")
     for name in FILES:
         path = folder / name
         if not path.is_file() or name not in hashes:
@@ -137,6 +149,10 @@ def _from_table(folder: Path, table: dict[str, dict[str, float]], digest: str) -
         threshold=float(table["unseen"]["threshold"]), alpha=float(table["unseen"]["alpha"]),
         spec=float(table["decision"]["spec"]), score_tolerance=float(table["golden"]["score_tolerance"]),
     )  # fmt: skip
+    if not _NAME.fullmatch(bundle.name):
+        raise ValueError(f"name {bundle.name!r}: {_NAME_RULE}")
+    if not 0 < bundle.score_tolerance < 1:
+        raise ValueError(f"score_tolerance {bundle.score_tolerance}: wanted a number in (0, 1)")
     if not (0 < bundle.spec < 1 and 0 < bundle.threshold < 1 and bundle.alpha > 0):
         raise ValueError(f"spec {bundle.spec}, threshold {bundle.threshold}: wanted (0, 1); alpha {bundle.alpha}: > 0")
     return bundle
@@ -157,8 +173,8 @@ def write_manifest(
     Raises:
         BundleError: a file is missing or the name has other characters.
     """
-    if not name or not all(c.isalnum() or c in "._-" for c in name):
-        raise BundleError(f"bundle name {name!r}: wanted letters, digits, dots, dashes and underscores")
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"bundle name {name!r}: {_NAME_RULE}")
     if missing := [f for f in FILES if not (folder / f).is_file()]:
         raise BundleError(f"bundle {folder}: {', '.join(missing)} missing")
     lines = [

@@ -153,7 +153,7 @@ def fault_of(outputs: Outputs) -> str | None:
     for name, values in (("classifier", outputs.class_logits), ("regressor", np.float32(outputs.level))):
         if not np.isfinite(values).all():
             return f"{name} gave a value that is not finite"
-    if not outputs.class_logits.any() or not outputs.maps.any():
+    if not outputs.class_logits.any() or not outputs.maps.any() or outputs.level == 0.0:
         return "an engine gave zeros only"
     return None
 

@@ -116,7 +116,7 @@ def _compile(
         if len(model.outputs) != 1 or shape != OUTPUT_SHAPES[role]:
             raise EngineBuildError(f"bundle {bundle.name}: {path.name} gives {shape}, wanted {OUTPUT_SHAPES[role]}")
         return core.compile_model(model, "CPU", config).create_infer_request()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise EngineBuildError(f"bundle {bundle.name}: {path.name} does not compile: {error}") from error
 
 

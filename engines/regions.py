@@ -37,7 +37,7 @@ def find_regions(unseen_map: NDArray[np.uint8], *, threshold: float) -> list[Reg
         threshold: t, in (0, 1).
 
     Returns:
-        Regions of at least 6 pixels after a morphological closing of 7x7.
+        Regions of at least 6 pixels after a morphological closing of 7x7. The map has 8 bits: S is known within 1/510.
     """
     above = (unseen_map > threshold * 255).astype(np.uint8)
     if not above.any():

@@ -13,6 +13,7 @@ from appliance.api.access import StationOf, open_log
 from appliance.station import Station
 
 STALE_S = 10.0
+NEVER = "1970-01-01T00:00:00Z"
 router = APIRouter(tags=["health"])
 
 
@@ -23,11 +24,11 @@ def not_ready(station: Station) -> list[str]:
     if state is None:
         reasons.append("the screener has not run here")
     else:
-        age = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(state["at"])).total_seconds()
+        age = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(state.get("at", NEVER))).total_seconds()
         if age > STALE_S:
             reasons.append(f"the screener has said nothing for {age:.0f} s")
-        elif not state["ready"]:
-            reasons += state["reasons"]
+        elif not state.get("ready"):
+            reasons += state.get("reasons") or ["the screener is not ready"]
     if not station.inbox.is_dir():
         reasons.append("the inbox is not there")
     try:

@@ -47,7 +47,11 @@ class ApiProcess:
             self._process, self._again_at = None, now + self._pause_s
             self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
         if self._process is None and now >= self._again_at:
-            self.start()
+            try:
+                self.start()
+            except OSError as error:  # no process or memory to be had: later
+                self._again_at = now + LONGEST_PAUSE_S
+                _log.error(events.API_DIED, reason=str(error), again_in_s=LONGEST_PAUSE_S)
 
     def stop(self) -> None:
         """End the server: first asked, then killed."""

@@ -6,9 +6,10 @@ import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from appliance.api.access import ReadLog, StationOf, may_write, open_log
+from appliance.frame import checked_text
 
 router = APIRouter(prefix="/v1", tags=["records"])
 Limit = Annotated[int, Query(ge=1, le=10000)]
@@ -18,17 +19,22 @@ _GUARDED: dict[int | str, dict[str, Any]] = {
 }
 
 
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(checked_text)]
+Note = Annotated[str, Field(max_length=2000), AfterValidator(checked_text)]
+Pixel = Annotated[int, Field(ge=0, le=32768)]
+
+
 class NewSpec(BaseModel):
     """A limit on the score."""
 
     model_config = ConfigDict(extra="forbid")
 
-    spec: float = Field(gt=0, le=1, description="FAIL above it")
+    spec: float = Field(gt=0, le=1, allow_inf_nan=False, description="FAIL above it")
     product: str | None = Field(
         None, min_length=1, max_length=200, description="none: all products without one of their own"
     )
-    who: str = Field(min_length=1, max_length=200)
-    note: str | None = Field(None, max_length=2000)
+    who: Name
+    note: Note | None = None
 
 
 class NewLabel(BaseModel):
@@ -38,12 +44,12 @@ class NewLabel(BaseModel):
 
     frame_id: int = Field(ge=1, le=2**63 - 1)
     class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
-    level: float | None = Field(None, ge=0, le=10)
-    boxes: list[tuple[int, int, int, int]] = Field(
+    level: float | None = Field(None, ge=0, le=10, allow_inf_nan=False)
+    boxes: list[tuple[Pixel, Pixel, Pixel, Pixel]] = Field(
         [], max_length=1000, description="x0, y0, x1, y1 in pixels of the frame"
     )
-    who: str = Field(min_length=1, max_length=200)
-    note: str | None = Field(None, max_length=2000)
+    who: Name
+    note: Note | None = None
 
 
 @router.get("/specs")

@@ -7,8 +7,10 @@ import csv
 import datetime as dt
 import io
 import json
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
@@ -25,6 +27,11 @@ from kernels import IMAGE_SIDE
 LARGEST_SEQ = 2**63 - 1
 LONGEST_WAIT_S = 60.0
 LOOK_S = 0.02  # how often a waiting request looks for a commit
+CSV_COLUMNS = (
+    "seq", "decided_at", "path", "name", "product", "lot", "wafer", "die_x", "die_y", "verdict", "hard", "soft", "reason",
+    "class", "p_ok", "p_spot", "p_diagonal", "p_error", "p_ng", "level", "score", "spec", "m_thresh", "m_alpha", "t", "alpha",
+    "noise_median", "noise_sigma", "bundle", "engine", "sha256", "width", "height", "ms_decode", "ms_inspect", "ms_total", "origin",
+)  # fmt: skip
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 
@@ -128,21 +135,15 @@ def verdicts_csv(station: StationOf, wanted: FilterOf) -> StreamingResponse:
     """The same as a table, all of it."""
 
     def lines() -> Iterator[str]:
-        after, first = 0, True
+        yield ",".join(CSV_COLUMNS) + "\r\n"
+        after = 0
         while rows := _find(station, wanted, after, 1000):
             buffer = io.StringIO()
-            writer = csv.DictWriter(buffer, _columns(rows[0]), extrasaction="ignore")
-            if first:
-                writer.writeheader()
-            writer.writerows(rows)
+            csv.DictWriter(buffer, CSV_COLUMNS, extrasaction="ignore").writerows(rows)
             yield buffer.getvalue()
-            after, first = rows[-1]["seq"], False
+            after = rows[-1]["seq"]
 
     return StreamingResponse(lines(), media_type="text/csv")
-
-
-def _columns(row: Row) -> list[str]:
-    return [name for name in row if name not in ("histogram", "rois")]
 
 
 @router.get("/verdicts/{seq}", responses={404: {"description": "no such verdict"}})
@@ -153,17 +154,18 @@ def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[
         raise HTTPException(404, f"verdict {seq}: there is none")
     histogram = None if row["histogram"] is None else list(memoryview(row["histogram"]).cast("I"))
     regions = [] if row["rois"] is None else json.loads(row["rois"])
-    return _item(row) | {"rois": regions, "histogram": histogram}
+    labels = [dict(label) for label in log.database["labels"].rows_where("frame_id = ?", [row["frame_id"]])]
+    return _item(row) | {"rois": regions, "histogram": histogram, "labels": labels}
 
 
 def _pictures(station: Station, frame_id: int) -> tuple[bytes, bytes | None]:
     if not station.images.exists() or not 0 <= frame_id <= LARGEST_SEQ:
         raise HTTPException(404, f"frame {frame_id}: no picture is kept")
-    store = ImageStore(station.images, readonly=True)
     try:
-        pictures = store.get(frame_id)
-    finally:
-        store.close()
+        with closing(ImageStore(station.images, readonly=True)) as store:
+            pictures = store.get(frame_id)
+    except sqlite3.Error:  # made, purged or damaged just now: no verdict hangs on it
+        pictures = None
     if pictures is None:
         raise HTTPException(404, f"frame {frame_id}: no picture is kept")
     return pictures
@@ -226,7 +228,12 @@ async def stream(
     resumed = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else cursor
     after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, station)
     while not await request.is_disconnected():
-        for row in await asyncio.to_thread(_find, station, wanted, after, 200):
-            after = row["seq"]
-            yield ServerSentEvent(data=_item(row), id=str(after), event="verdict")
+        newest = await asyncio.to_thread(_last_seq, station)
+        while newest > after:
+            rows = await asyncio.to_thread(_find, station, wanted, after, 200)
+            for row in rows:
+                after = row["seq"]
+                yield ServerSentEvent(data=_item(row), id=str(after), event="verdict")
+            if len(rows) < 200:
+                after = max(after, newest)
         await asyncio.sleep(LOOK_S * 5)

@@ -72,9 +72,9 @@ class Sensor:
             self.dark_current_e_s * self.exposure_s * 2 ** ((temperature_c - REFERENCE_TEMPERATURE_C) / self.doubling_c)
         )
 
-    def sigma_dn(self, temperature_c: float = REFERENCE_TEMPERATURE_C) -> float:
-        """Noise of one pixel of one exposure, DN: K sqrt(read^2 + dark + dsnu^2)."""
-        variance = self.read_noise_e**2 + self.dark_signal_e(temperature_c) + self.dsnu_e**2
+    def sigma_dn(self, temperature_c: float = REFERENCE_TEMPERATURE_C, *, frames: int = 1) -> float:
+        """Noise of one pixel of the mean of `frames` exposures, DN: K sqrt((read^2 + dark) / frames + dsnu^2)."""
+        variance = (self.read_noise_e**2 + self.dark_signal_e(temperature_c)) / frames + self.dsnu_e**2
         return float(self.gain_dn_per_e * np.sqrt(variance))
 
     def resized(self, width: int, height: int) -> Sensor:
@@ -137,9 +137,10 @@ def expose(
     frames: int = 1,
     nuisance: float = 1.0,
 ) -> Exposure:
-    """Dark exposure of one die with a pattern on it.
+    """Dark exposure of one die with a pattern on it, its black level corrected as read-outs do.
 
-    DN = pedestal + K (dark + glow + pattern + DSNU + shot and read noise) + rows + columns + hot pixels.
+    DN = pedestal + K (glow + pattern + DSNU + shot and read noise) + rows + columns + hot pixels; the mean dark signal
+    is taken off by the black-level clamp, its shot noise stays.
     Shot noise is Gaussian with the variance of the mean signal: dark signals here are above 20 electrons.
 
     Args:
@@ -151,7 +152,7 @@ def expose(
         nuisance: factor on shading, glow, row and column noise and hot pixel density, >= 0.
     """
     temperature_c = REFERENCE_TEMPERATURE_C + exposure.normal(0, sensor.temperature_spread_c)
-    sigma_dn = sensor.sigma_dn(temperature_c)
+    sigma_dn = sensor.sigma_dn(temperature_c, frames=frames)
     to_dn = sigma_dn / np.sqrt(sensor.cell_pixels)
     fixed = (_shading(sensor, die, nuisance) + pattern) * to_dn
     signal_e = np.maximum(sensor.dark_signal_e(temperature_c) + fixed / sensor.gain_dn_per_e, 0)

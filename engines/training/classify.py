@@ -53,7 +53,7 @@ def classifier_job(
     cross_entropy = nn.CrossEntropyLoss(weight=class_weights(train), label_smoothing=0.02)
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
-        chosen = np.sort(rng.choice(usable, stage.batch, replace=False))
+        chosen = np.sort(rng.choice(usable, stage.batch, replace=len(usable) < stage.batch))
         images = flip(to_images(train.images[chosen], stage.side), rng)
         return images, torch.from_numpy(train.class_index[chosen])
 

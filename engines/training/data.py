@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
@@ -19,6 +20,7 @@ AMBIGUOUS = -1  # class_index of frames at the OK/NG border: for regression and 
 AMBIGUOUS_SHARE = 0.10
 FULL_SIZE_SHARE = 0.03
 CHUNK = 64
+TRAINING_TAG = 11  # parts the streams of these sets from those of `umbra simulate` with the same seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,15 @@ class ImageSet:
         )
 
     def save(self, folder: Path) -> None:
-        """Write images.npy and labels.npz."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write images.npy and labels.npz; the folder appears when it is whole."""
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary = folder.with_name(f"{folder.name}.tmp")
+        temporary.mkdir(parents=True, exist_ok=True)
         labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
-        np.savez(folder / "labels.npz", **labels)
-        np.save(folder / "images.npy", self.images)
+        np.savez(temporary / "labels.npz", **labels)
+        np.save(temporary / "images.npy", self.images)
+        temporary.rename(folder)
 
     @classmethod
     def load(cls, folder: Path) -> ImageSet:
@@ -107,7 +113,7 @@ def _draw_sensor(recipe: SetRecipe, rng: np.random.Generator) -> Sensor:
 
 
 def _draw(recipe: SetRecipe, index: int, stretcher: Stretcher, out: NDArray[np.float32]) -> ImageSet | None:
-    rng = np.random.default_rng((recipe.seed, index))
+    rng = np.random.default_rng((recipe.seed, index, TRAINING_TAG))
     sensor = _draw_sensor(recipe, rng)
     plan, class_index = draw_plan(sensor, rng, dict(recipe.mix)), AMBIGUOUS
     if rng.random() < AMBIGUOUS_SHARE:
@@ -115,7 +121,9 @@ def _draw(recipe: SetRecipe, index: int, stretcher: Stretcher, out: NDArray[np.f
     else:
         class_index = CLASSES.index(plan.class_name)
     frames = int(rng.choice([1, 1, 1, 4, 16]))
-    frame = simulate(sensor, plan, seed=(recipe.seed, index, 7), frames=frames, nuisance=rng.uniform(*recipe.nuisance))
+    frame = simulate(
+        sensor, plan, seed=(recipe.seed, index, TRAINING_TAG), frames=frames, nuisance=rng.uniform(*recipe.nuisance)
+    )
     try:
         stretcher.stretch(RawFrame.from_samples(frame.samples, bits=sensor.bits), out)
     except NotADarkFrameError:  # a capture failure that never reaches the networks
@@ -132,10 +140,10 @@ def _draw(recipe: SetRecipe, index: int, stretcher: Stretcher, out: NDArray[np.f
     )
 
 
-def _simulate_chunk(task: tuple[SetRecipe, StretchParams, int, int]) -> ImageSet:
+def _simulate_chunk(task: tuple[SetRecipe, StretchParams, int, int]) -> list[ImageSet]:
     recipe, params, start, stop = task
     stretcher, out = Stretcher(params), np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
-    return join([one for i in range(start, stop) if (one := _draw(recipe, i, stretcher, out)) is not None])
+    return [one for i in range(start, stop) if (one := _draw(recipe, i, stretcher, out)) is not None]
 
 
 def simulate_set(
@@ -152,10 +160,10 @@ def simulate_set(
         The set in order of index; the same recipe gives the same set. Frames that cannot be stretched are left out.
     """
     tasks = [(recipe, params, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
-    parts = []
+    parts: list[ImageSet] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for part in pool.map(_simulate_chunk, tasks):
-            parts.append(part)
+            parts += part
             progress(len(part))
     return join(parts)
 

@@ -6,7 +6,7 @@ import csv
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,7 @@ def fit(job: Job) -> None:
     model = job.model.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _load(job.out / "checkpoint.pt")
     if state:
+        _check_same(job, state)
         model.load_state_dict(state["model"])
         job.report(f"resumed at stage {state['stage']} step {state['step']}")
     for number in range(len(job.stages)):
@@ -87,6 +88,18 @@ def fit(job: Job) -> None:
         # A checkpoint at a stage's first step holds the optimiser of the stage before it.
         here = state if state and number == state["stage"] and state["step"] else None
         _run_stage(job, model, number, here)
+
+
+def _schedule(job: Job, stages: int) -> list[object]:
+    """What a checkpoint belongs to: seed, optimiser and the stages up to its own."""
+    return [job.seed, job.optimizer, *(list(astuple(stage)) for stage in job.stages[:stages])]
+
+
+def _check_same(job: Job, state: dict[str, object]) -> None:
+    begun = int(state["stage"]) + bool(state["step"])  # type: ignore[call-overload]
+    if state["schedule"] != _schedule(job, begun):
+        raise ValueError(f"{job.out / 'checkpoint.pt'}: begun with seed, optimiser and stages {state['schedule']}, "
+                         f"now {_schedule(job, begun)}; go on with the same, or choose another folder")  # fmt: skip
 
 
 def _make_optimizer(job: Job, model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
@@ -143,7 +156,7 @@ def _step(
 
 
 def _load(path: Path) -> dict[str, object] | None:
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
 def _save(
@@ -163,9 +176,12 @@ def _save(
             "scheduler": scheduler.state_dict(),
             "stage": stage,
             "step": step,
+            "schedule": _schedule(job, stage + bool(step)),
         },
         temporary,
     )
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, job.out / "checkpoint.pt")  # noqa: PTH105  (atomic on POSIX, as the docstring says)
 
 

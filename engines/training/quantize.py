@@ -26,7 +26,13 @@ from kernels import IMAGE_SIDE
 OPSET = 20
 OUTPUT_NAMES = {"classifier": "logits", "regressor": "level", "unseen": "maps"}
 CALIBRATION_IMAGES, CHECK_IMAGES = 48, 96
-PERCENTILES = (99.9, 99.97, 99.99)
+# How the range of an activation is found: a percentile of its values, or its extremes averaged over images.
+RANGES: dict[str, tuple[CalibrationMethod, dict[str, float | bool]]] = {
+    "percentile 99.9": (CalibrationMethod.Percentile, {"CalibPercentile": 99.9}),
+    "percentile 99.97": (CalibrationMethod.Percentile, {"CalibPercentile": 99.97}),
+    "percentile 99.99": (CalibrationMethod.Percentile, {"CalibPercentile": 99.99}),
+    "mean extremes": (CalibrationMethod.MinMax, {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.03}),
+}
 # int32 biases are refused by TensorRT's parser; asymmetric activations too.
 QUANTIZE_OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
 
@@ -80,12 +86,12 @@ class Fidelity:
     """How far a quantised network is from its float32 form on check images.
 
     Attributes:
-        percentile: of the activations that the int8 range holds.
+        range: how the ranges of activations were found; a key of RANGES.
         error: mean absolute difference of P(NG), of levels, or of S.
         shift: mean difference of each raw output, taken back by the last bias.
     """
 
-    percentile: float
+    range: str
     error: float
     shift: tuple[float, ...]
 
@@ -94,14 +100,14 @@ def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Pat
     """Export a network and write its int8 QDQ form: per-channel symmetric weights, symmetric activations.
 
     Convolutions alone are quantised: residual sums and the last layer stay in float32, at no cost on OpenVINO. The range
-    of each activation is a percentile over calibration images, since a capture failure reaches far beyond all else; the
-    percentile is the one of three with the least error on the check images, and the mean shift that is left is taken
-    back in the last bias.
+    of each activation leaves its extremes out, since a capture failure reaches far beyond all else; the way to find it
+    is the one of four with the least error on the check images, and the mean shift that is left is taken back in the
+    last bias.
 
     Args:
         model: with its final weights.
         calibration: images whose activations set the ranges; at most 48 are drawn.
-        check: images that choose the percentile; at most 96 are drawn.
+        check: images that choose among RANGES; at most 96 are drawn.
         path: of the .onnx file.
         seed: of the draws.
     """
@@ -113,13 +119,13 @@ def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Pat
         checks = _draw(check, CHECK_IMAGES, seed + 1)
         exact = outputs_of(prepared, checks)
         tried = []
-        for percentile in PERCENTILES:
-            candidate = Path(scratch, f"{percentile}.onnx")
-            _quantize_at(prepared, images, candidate, percentile)
+        for name in RANGES:
+            candidate = Path(scratch, f"{name}.onnx")
+            _quantize_with(prepared, images, candidate, name)
             shift = (outputs_of(candidate, checks) - exact).mean(axis=(0, *range(2, exact.ndim)))
             _shift_last_bias(candidate, model.role, -shift)
             error = np.abs(decisive(model.role, outputs_of(candidate, checks)) - decisive(model.role, exact)).mean()
-            tried.append((Fidelity(percentile, float(error), tuple(shift.tolist())), candidate))
+            tried.append((Fidelity(name, float(error), tuple(shift.tolist())), candidate))
         best, file = min(tried, key=lambda pair: pair[0].error)
         shutil.copyfile(file, path)
     strip_notes(path)
@@ -132,11 +138,12 @@ def _draw(images: ImageSet, count: int, seed: int) -> NDArray[np.uint8]:
     return np.array(images.images[np.sort(chosen)])
 
 
-def _quantize_at(prepared: Path, images: NDArray[np.uint8], path: Path, percentile: float) -> None:
+def _quantize_with(prepared: Path, images: NDArray[np.uint8], path: Path, name: str) -> None:
+    method, options = RANGES[name]
     quantize_static(
         str(prepared), str(path), _Images(images), quant_format=QuantFormat.QDQ, per_channel=True,
         op_types_to_quantize=["Conv", "ConvTranspose"], activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-        calibrate_method=CalibrationMethod.Percentile, extra_options=QUANTIZE_OPTIONS | {"CalibPercentile": percentile},
+        calibrate_method=method, extra_options=QUANTIZE_OPTIONS | options,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def regressor_job(
     huber = nn.HuberLoss(delta=1.0)
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
-        chosen = np.sort(rng.choice(len(train), stage.batch, replace=False))
+        chosen = np.sort(rng.choice(len(train), stage.batch, replace=len(train) < stage.batch))
         images = flip(to_images(train.images[chosen], stage.side), rng)
         return images, torch.from_numpy(train.rating[chosen])
 

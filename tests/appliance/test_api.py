@@ -187,7 +187,9 @@ def test_writes_need_the_token(http: httpx.Client) -> None:
     right = {"Authorization": f"Bearer {TOKEN}"}
     assert http.post("/v1/specs", json=body, headers=right).status_code == 201
     assert http.get("/v1/specs").json()[0]["spec"] == 0.2
-    assert http.post("/v1/specs", json=body | {"spec": 2}, headers=right).status_code == 422
+    for bad in ('{"spec": 2, "who": "jo"}', '{"spec": NaN, "who": "jo"}', '{"spec": 0.1, "who": "\\ud800"}', "{"):
+        answer = http.post("/v1/specs", content=bad, headers=right | {"Content-Type": "application/json"})
+        assert answer.status_code == 422, bad
     frame_id = http.get("/v1/verdicts").json()["verdicts"][0]["frame_id"]
     label = {"frame_id": frame_id, "class": "Spot", "level": 5, "boxes": [[1, 2, 3, 4]], "who": "jo"}
     assert http.post("/v1/labels", json=label, headers=right).status_code == 201

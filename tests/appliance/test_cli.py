@@ -37,7 +37,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_has_help_with_an_example() -> None:
     for command in (
         ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
-        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"], ["spec", "show"],
+        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"],
+        ["spec", "show"],
         ["spec", "set"], ["spec", "whatif"],
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command, "--help").stdout
@@ -124,14 +125,16 @@ def test_limits_are_shown_with_who_set_them(station: Station) -> None:
         (["screen", "{tmp}"], 1, "no image file"),
         (["screen", "{tmp}", "--bundle", "nobody"], 1, "no image file"),
         (["screen"], 2, "Missing argument"),
-        (["simulate", "{tmp}/x", "--sensor", "Z"], 1, "sensor Z"),
-        (["simulate", "{tmp}/x", "--sensor", "F", "--format", "raw10"], 1, "14 bits"),
-        (["simulate", "{tmp}/x", "--format", "jpeg"], 1, "jpeg"),
+        (["simulate", "{tmp}/x", "--sensor", "Z"], 2, "sensor Z"),
+        (["simulate", "{tmp}/x", "--sensor", "F", "--format", "raw10"], 2, "14 bits"),
+        (["simulate", "{tmp}/x", "--format", "jpeg"], 2, "jpeg"),
         (["evaluate", "--data", "{tmp}"], 1, "truth.csv"),
         (["bundle", "verify", "nobody"], 1, "nobody"),
         (["spec", "set", "7"], 2, "spec set --help"),
         (["spec", "show", "--station", "{tmp}/none"], 1, "no such folder"),
         (["train", "classifier", "--out", "{tmp}/o"], 2, "--simulate"),
+        (["train", "judge", "--out", "{tmp}/o"], 2, "judge"),
+        (["evaluate", "--data", "{tmp}", "--precision", "fp4"], 2, "fp4"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line_with_the_right_exit_code(

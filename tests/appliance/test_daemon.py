@@ -56,7 +56,7 @@ def test_bad_files_end_as_they_should_and_stop_nobody(daemon: Daemon, station: S
         file.write(whole[: len(whole) // 2])
         file.flush()
         os.fsync(file.fileno())
-        wait_until(lambda: daemon_looked_at(station, 3), "the others were judged meanwhile")
+        wait_until(lambda: daemon_looked_at(station, 2), "two others were judged meanwhile")
         file.write(whole[len(whole) // 2 :])
     drop(station, "last", seed=3)
     wait_until(
@@ -142,6 +142,28 @@ def test_two_frames_with_one_stem_have_two_verdict_files(daemon: Daemon, station
     drop(station, "a", seed=2, format_name="png")
     wait_until(lambda: "P/L/a.png.json" in outbox(station), "the second")
     assert outbox(station)["P/L/a.json"]["frame"] == "a.tif"
+
+
+def test_bytes_dropped_again_after_others_show_their_own_verdict(daemon: Daemon, station: Station) -> None:
+    for seed, seq in ((1, 1), (2, 2), (1, 1)):
+        target = drop(station, "a", seed=seed)
+        wait_until(lambda p=target: not p.exists(), "put away")  # type: ignore[misc]
+        assert outbox(station)["P/L/a.json"]["seq"] == seq
+
+
+def test_odd_names_and_sidecars_stop_nobody(daemon: Daemon, station: Station) -> None:
+    names = ["a\udcff", "new\nline", "W1_X99999999999999999999_Y1", "b" * 245, "dé.tif", "a.json"]
+    for seed, name in enumerate(names):
+        drop(station, name, seed=seed)
+    sidecars = ['{"die": [100000000000000000000, 1]}', '{"wafer": "\\ud800"}', "[" * 100_000]
+    for seed, content in enumerate(sidecars):
+        (station.inbox / "P" / "L" / f"side{seed}.tif.json").write_text(content)
+        drop(station, f"side{seed}", seed=10 + seed)
+    wait_until(lambda: log_of(station).last_seq() == len(names) + len(sidecars), "a verdict each")
+    wait_until(lambda: len(outbox(station)) == len(names) + len(sidecars), "a verdict file each")
+    drop(station, "last", seed=50)
+    wait_until(lambda: "P/L/last.json" in outbox(station), "the next frame")
+    assert daemon.process.poll() is None
 
 
 def test_a_raw_frame_waits_for_its_sidecar(daemon: Daemon, station: Station) -> None:

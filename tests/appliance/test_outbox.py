@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import OutOfServiceError
-from appliance.outbox import outbox_path, publish
+from appliance.errors import OutboxBlockedError, OutOfServiceError
+from appliance.frame import identify
+from appliance.outbox import outbox_paths, publish
 from appliance.verdict import Row
 from tests.appliance.test_verdict_log import row_of
 
@@ -38,21 +39,37 @@ def test_the_document_has_the_contracts_fields_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame_path", "whole", "expected"),
+    ("frame_path", "expected"),
     [
-        ("P/L/a.tif", False, "P/L/a.json"),
-        ("P/L/a.fits.gz", False, "P/L/a.json"),
-        ("P/L/a.tif", True, "P/L/a.tif.json"),
-        ("P/L/wafer1/a.tif", False, "P/L/wafer1/a.json"),
-        ("a.tif", False, "default/default/a.json"),
+        ("P/L/a.tif", ["P/L/a.json", "P/L/a.tif.json", "P/L/a.tif.00000000.json"]),
+        ("P/L/a.fits.gz", ["P/L/a.json", "P/L/a.fits.gz.json", "P/L/a.fits.gz.00000000.json"]),
+        ("P/L/wafer1/a.tif", ["P/L/wafer1/a.json", "P/L/wafer1/a.tif.json", "P/L/wafer1/a.tif.00000000.json"]),
+        ("a.tif", ["default/default/a.json", "default/default/a.tif.json", "default/default/a.tif.00000000.json"]),
     ],
 )
-def test_the_path_follows_the_frame(frame_path: str, whole: bool, expected: str) -> None:
-    from appliance.frame import identify
-
+def test_the_path_follows_the_frame(frame_path: str, expected: list[str]) -> None:
     identity = identify(frame_path)
-    row = {"path": frame_path, "product": identity.product, "lot": identity.lot, "name": identity.name}
-    assert outbox_path(Path("o"), row, whole_name=whole) == Path("o", expected)
+    row = {
+        "path": frame_path,
+        "product": identity.product,
+        "lot": identity.lot,
+        "name": identity.name,
+        "sha256": "0" * 64,
+    }
+    assert outbox_paths(Path("o"), row) == [Path("o", e) for e in expected]
+
+
+def test_a_name_of_any_length_is_published(tmp_path: Path) -> None:
+    row = stored() | {"name": "ä" * 120 + ".tif"}
+    path = outbox_paths(tmp_path, row)[0]
+    publish(path, row)
+    assert json.loads(path.read_text())["frame"] == row["name"]
+
+
+def test_a_folder_in_the_way_is_told_from_a_broken_disk(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OutboxBlockedError):
+        publish(tmp_path / "a.json", stored())
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

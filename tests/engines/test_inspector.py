@@ -79,6 +79,7 @@ MAPS = np.full((2, 224, 224), -1, np.float32)
         (Outputs(np.array([1, 0, 0, 0], np.float32), float("inf"), MAPS), "regressor gave a value that is not finite"),
         (Outputs(np.zeros(4, np.float32), 1.0, MAPS), "zeros only"),
         (Outputs(np.array([1, 0, 0, 0], np.float32), 1.0, 0 * MAPS), "zeros only"),
+        (Outputs(np.array([-9, 9, 0, 0], np.float32), 0.0, MAPS), "zeros only"),
     ],
 )
 def test_broken_outputs_are_not_believed(outputs: Outputs, fault: str) -> None:
