@@ -68,7 +68,7 @@ def _write_one(task: tuple[SimulationPlan, int]) -> dict[str, object]:
     lot = f"L{plan.seed % 1000:03d}"
     stem = f"{sensor.name}{index:05d}_W{1 + index // 200:02d}_X{index % 20}_Y{index // 20 % 10}"
     path = write_frame(plan.out / sensor.name / lot, stem, frame.samples, bits=sensor.bits,
-                       format_name=usable[index // len(plan.sensors) % len(usable)])  # fmt: skip
+                       format_name=usable[(index + index // len(plan.sensors)) % len(usable)])  # fmt: skip
     truth = frame.truth
     values = (
         path.relative_to(plan.out).as_posix(), sensor.name, lot, truth.class_name, truth.kind, truth.rating,
