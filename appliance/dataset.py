@@ -18,7 +18,17 @@ from appliance.formats import FORMATS, fits_format, write_frame
 from appliance.frame import Frame
 from appliance.settings import Settings
 from engines.classes import CLASSES
-from engines.simulation import PAPER_MIX, RATED_CEILING, RATED_FLOOR, SENSORS, TRAINING_MIX, draw_plan, simulate
+from engines.simulation import (
+    PAPER_MIX,
+    RATED_CEILING,
+    RATED_FLOOR,
+    SENSORS,
+    TRAINING_MIX,
+    Plan,
+    Sensor,
+    draw_plan,
+    simulate,
+)
 
 TRUTH_FILE = "truth.csv"
 COLUMNS = ("file", "sensor", "lot", "class", "kind", "level", "true_level", "boxes", "width", "height", "bits", "seed")
@@ -58,17 +68,25 @@ class SimulationPlan:
                 )
 
 
+def _draw(seed: int, index: int, sensors: tuple[str, ...], *, paper_mix: bool) -> tuple[Sensor, Plan]:
+    sensor = SENSORS[sensors[index % len(sensors)]]
+    return sensor, draw_plan(sensor, np.random.default_rng((seed, index)), PAPER_MIX if paper_mix else TRAINING_MIX)
+
+
+def planned_class(seed: int, index: int, sensors: tuple[str, ...]) -> str:
+    """Class of a frame that write_simulated would write."""
+    return _draw(seed, index, sensors, paper_mix=False)[1].class_name
+
+
 def _write_one(task: tuple[SimulationPlan, int]) -> dict[str, object]:
     plan, index = task
-    rng = np.random.default_rng((plan.seed, index))
-    sensor = SENSORS[plan.sensors[index % len(plan.sensors)]]
-    drawn = draw_plan(sensor, rng, PAPER_MIX if plan.paper_mix else TRAINING_MIX)
+    sensor, drawn = _draw(plan.seed, index, plan.sensors, paper_mix=plan.paper_mix)
     frame = simulate(sensor, drawn, seed=(plan.seed, index, 7))
     usable = [f for f in plan.formats if fits_format(f, sensor.bits)]
     lot = f"L{plan.seed % 1000:03d}"
     stem = f"{sensor.name}{index:05d}_W{1 + index // 200:02d}_X{index % 20}_Y{index // 20 % 10}"
     path = write_frame(plan.out / sensor.name / lot, stem, frame.samples, bits=sensor.bits,
-                       format_name=usable[(index + index // len(plan.sensors)) % len(usable)])  # fmt: skip
+                       format_name=usable[sum(divmod(index, len(plan.sensors))) % len(usable)])  # fmt: skip
     truth = frame.truth
     values = (
         path.relative_to(plan.out).as_posix(), sensor.name, lot, truth.class_name, truth.kind, truth.rating,
