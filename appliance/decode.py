@@ -92,7 +92,7 @@ def read_frame(path: Path, relative: str, settings: Settings) -> Frame:
     )  # fmt: skip
 
 
-def _read(path: Path, limits: LimitSettings) -> tuple[NDArray[np.uint8], str, int, str | None]:
+def _read(path: Path, limits: LimitSettings) -> tuple[bytes, str, int, str | None]:
     """Bytes, SHA-256, size and, where the file is too large to take in, why."""
     try:
         with path.open("rb") as file:
@@ -100,16 +100,16 @@ def _read(path: Path, limits: LimitSettings) -> tuple[NDArray[np.uint8], str, in
             if before.st_size > limits.file_bytes:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 reason = f"{before.st_size} bytes, limit {limits.file_bytes}"
-                return np.empty(0, np.uint8), digest, before.st_size, reason
-            content = np.fromfile(file, np.uint8)
+                return b"", digest, before.st_size, reason
+            content = file.read()
             after = path.stat()
     except FileNotFoundError as error:
         raise FrameVanishedError(f"{path.name}: gone") from error
     except OSError as error:
-        return np.empty(0, np.uint8), UNREAD, 0, f"cannot be opened: {error.strerror}"
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or content.size != after.st_size:
+        return b"", UNREAD, 0, f"cannot be opened: {error.strerror}"
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
         raise FrameVanishedError(f"{path.name}: changed while it was read")
-    return content, hashlib.sha256(content.data).hexdigest(), content.size, None
+    return content, hashlib.sha256(content).hexdigest(), len(content), None
 
 
 def read_sidecar(path: Path) -> Sidecar:
@@ -132,11 +132,11 @@ def read_sidecar(path: Path) -> Sidecar:
         raise FrameError(f"sidecar {sidecar.name}: {detail}") from error
 
 
-def decode(content: NDArray[np.uint8], name: str, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
+def decode(content: bytes, name: str, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
     """Samples of a file's content.
 
     Args:
-        content: (bytes,) uint8.
+        content: all bytes of the file; samples are views of them where the format allows.
         name: file name; .raw and .bin are headerless, all others are told by their first bytes.
         relative: path that [[format]] globs are matched with.
         sidecar: geometry and bits where they are known.
@@ -145,12 +145,10 @@ def decode(content: NDArray[np.uint8], name: str, relative: str, sidecar: Sideca
     Raises:
         FrameError: empty, unknown, damaged, not one plane of integers, or beyond the limits.
     """
-    if content.size == 0:
+    if not content:
         raise FrameError("empty file")
     try:
-        if content[:2].tobytes() == b"\x1f\x8b" and (
-            name.lower().endswith(".gz") or not name.lower().endswith(HEADERLESS)
-        ):
+        if content[:2] == b"\x1f\x8b" and (name.lower().endswith(".gz") or not name.lower().endswith(HEADERLESS)):
             content = _gunzip(content, settings.limits)
         if name.lower().removesuffix(".gz").endswith(HEADERLESS):
             return _headerless(content, relative, sidecar, settings)
@@ -162,10 +160,8 @@ def decode(content: NDArray[np.uint8], name: str, relative: str, sidecar: Sideca
         raise FrameError(str(error)) from error
 
 
-def _decoder_of(
-    content: NDArray[np.uint8], name: str
-) -> Callable[[NDArray[np.uint8], LimitSettings], tuple[NDArray[np.generic], int]]:
-    head = content[:16].tobytes()
+def _decoder_of(content: bytes, name: str) -> Callable[[bytes, LimitSettings], tuple[NDArray[np.generic], int]]:
+    head = content[:16]
     for magic, decoder in (
         (b"II*\0", _tiff), (b"MM\0*", _tiff), (b"II+\0", _tiff), (b"MM\0+", _tiff), (b"\x89PNG\r\n\x1a\n", _png),
         (b"P5", _pgm), (b"P2", _pgm), (b"\x93NUMPY", _npy), (b"SIMPLE", _fits),
@@ -207,29 +203,29 @@ def _one_plane(kind: str, samples: NDArray[np.generic], width: int, height: int)
     return samples
 
 
-def _gunzip(content: NDArray[np.uint8], limits: LimitSettings) -> NDArray[np.uint8]:
+def _gunzip(content: bytes, limits: LimitSettings) -> bytes:
     """Inflate at most `limits.file_bytes`."""
     out = bytearray()
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content.data)) as file:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
             while chunk := file.read(1 << 20):
                 out += chunk
                 if len(out) > limits.file_bytes:
                     raise FrameError(f"gzip: content beyond the limit of {limits.file_bytes} bytes")
     except (OSError, EOFError, zlib.error) as error:
         raise FrameError(f"gzip: {error}") from error
-    return np.frombuffer(bytes(out), np.uint8)
+    return bytes(out)
 
 
-def _headerless(content: NDArray[np.uint8], relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
-    geometry = _geometry_of(sidecar, relative, content.size, settings.format)
+def _headerless(content: bytes, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
+    geometry = _geometry_of(sidecar, relative, len(content), settings.format)
     _check_size("raw", geometry.width, geometry.height, settings.limits)
-    if content.size not in geometry.file_sizes:
+    if len(content) not in geometry.file_sizes:
         here = f"{geometry.width}x{geometry.height} {geometry.layout}, stride {geometry.row_stride}"
-        raise FrameError(f"raw: {content.size} bytes, {here} wants {geometry.file_sizes[0]}")
+        raise FrameError(f"raw: {len(content)} bytes, {here} wants {geometry.file_sizes[0]}")
     layout = geometry.kernel_layout
     return RawFrame(
-        content[geometry.offset :], geometry.width, geometry.height, geometry.row_stride, layout,
+        np.frombuffer(content, np.uint8, offset=geometry.offset), geometry.width, geometry.height, geometry.row_stride, layout,
         geometry.bits or layout.storage_bits,
     )  # fmt: skip
 
@@ -251,20 +247,20 @@ def _geometry_of(sidecar: Sidecar, relative: str, size: int, formats: Sequence[R
     raise FrameError("raw: no geometry: neither a sidecar with width, height and layout, nor a [[format]] that matches")
 
 
-def _png(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _png(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import imagecodecs
 
-    if content.size < _PNG_IHDR.size:
-        raise FrameError(f"PNG: {content.size} bytes, too few for a header")
-    _, _, kind, width, height, bits, colour, _, _, _, _ = fields = _PNG_IHDR.unpack(content[: _PNG_IHDR.size].tobytes())
+    if len(content) < _PNG_IHDR.size:
+        raise FrameError(f"PNG: {len(content)} bytes, too few for a header")
+    _, _, kind, width, height, bits, colour, _, _, _, _ = fields = _PNG_IHDR.unpack_from(content)
     if kind != b"IHDR" or colour != 0:
         raise FrameError(f"PNG: colour type {colour}, wanted grey (0)")
     _check_size("PNG", width, height, limits)
-    checksum = zlib.crc32(content[12:29].tobytes())
+    checksum = zlib.crc32(content[12:29])
     if fields[-1] != checksum:
         # The header says what it says; the pixels have checks of their own and must fill just this size.
-        content = np.concatenate([content[:29], np.frombuffer(struct.pack(">I", checksum), np.uint8), content[33:]])
-    samples = _guarded("PNG", lambda: imagecodecs.png_decode(content.tobytes()))
+        content = content[:29] + struct.pack(">I", checksum) + content[33:]
+    samples = _guarded("PNG", lambda: imagecodecs.png_decode(content))
     if samples.ndim == 3:  # a transparent grey level comes as a second channel
         samples = np.ascontiguousarray(samples[:, :, 0])
     if bits < 8:
@@ -274,11 +270,11 @@ def _png(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.
     return _one_plane("PNG", samples, width, height), bits
 
 
-def _pgm(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _pgm(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import netpbmfile
 
     def work() -> NDArray[np.generic]:
-        with netpbmfile.NetpbmFile(io.BytesIO(content.data)) as file:
+        with netpbmfile.NetpbmFile(io.BytesIO(content)) as file:
             _check_size("PGM", file.width, file.height, limits)
             if file.depth != 1 or not 0 < file.maxval <= 65535:
                 raise FrameError(f"PGM: {file.depth} channels up to {file.maxval}, wanted one up to 65535")
@@ -290,9 +286,9 @@ def _pgm(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.
     return _guarded("PGM", work), found[0]
 
 
-def _npy(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _npy(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     def work() -> NDArray[np.generic]:
-        file = io.BytesIO(content.data)
+        file = io.BytesIO(content)
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
             version
@@ -301,7 +297,7 @@ def _npy(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.
         if len(shape) != 2 or dtype.kind not in "ui":
             raise FrameError(f"NPY: {dtype} of shape {shape}, wanted one plane of integers")
         _check_size("NPY", shape[1], shape[0], limits)
-        wanted, left = shape[0] * shape[1] * dtype.itemsize, content.size - file.tell()
+        wanted, left = shape[0] * shape[1] * dtype.itemsize, len(content) - file.tell()
         if wanted != left:
             raise FrameError(f"NPY: {left} bytes of samples, wanted {wanted}")
         samples = np.frombuffer(content, dtype, offset=file.tell())
@@ -312,11 +308,11 @@ def _npy(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.
     return _one_plane("NPY", samples, width, height), 8 * min(2, samples.dtype.itemsize)
 
 
-def _fits(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _fits(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     from astropy.io import fits
 
     def work() -> NDArray[np.generic]:
-        with fits.open(io.BytesIO(content.data), memmap=False, lazy_load_hdus=True) as units:
+        with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=True) as units:
             for unit in units:
                 if not unit.is_image or unit.header.get("NAXIS", 0) == 0:
                     continue
@@ -333,26 +329,36 @@ def _fits(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np
     return _one_plane("FITS", samples, width, height), 8 * min(2, samples.dtype.itemsize)
 
 
-def _tiff(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _tiff(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import tifffile
 
     bits = 0
 
     def work() -> NDArray[np.generic]:
         nonlocal bits
-        with tifffile.TiffFile(io.BytesIO(content.data)) as file:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
             page = file.pages.first
             if DNG_VERSION_TAG in page.tags:
                 samples, bits = _dng(content, limits)
                 return samples
             bits = min(16, page.bitspersample)
-            _check_tiff_page(page, content.size, limits)
+            _check_tiff_page(page, len(content), limits)
             if any(not other.is_reduced and not other.is_mask for other in list(file.pages)[1:]):
                 raise FrameError(f"TIFF: {len(file.pages)} pages, wanted one frame a file")
-            plane: NDArray[np.generic] = page.asarray()
-            return _one_plane("TIFF", plane, page.imagewidth, page.imagelength)
+            return _one_plane("TIFF", _tiff_plane(page, content), page.imagewidth, page.imagelength)
 
     return _guarded("TIFF", work), bits
+
+
+def _tiff_plane(page: object, content: bytes) -> NDArray[np.generic]:
+    """Samples of a checked page: a view of the file where they lie in it in one piece, as they do without compression."""
+    if page.is_final and page.dtype.itemsize * 8 == page.bitspersample:  # type: ignore[attr-defined]
+        dtype = page.dtype.newbyteorder(page.parent.byteorder)  # type: ignore[attr-defined]
+        count = page.imagewidth * page.imagelength  # type: ignore[attr-defined]
+        plain = np.frombuffer(content, dtype, count, page.dataoffsets[0])  # type: ignore[attr-defined]
+        return plain.reshape(page.imagelength, page.imagewidth)  # type: ignore[attr-defined]
+    decoded: NDArray[np.generic] = page.asarray()  # type: ignore[attr-defined]
+    return decoded
 
 
 def _check_tiff_page(page: object, size: int, limits: LimitSettings) -> None:
@@ -370,11 +376,11 @@ def _check_tiff_page(page: object, size: int, limits: LimitSettings) -> None:
         raise FrameError("TIFF: fewer bytes in its strips than its size wants: truncated")
 
 
-def _dng(content: NDArray[np.uint8], limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _dng(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import rawpy
 
     with rawpy.RawPy() as raw:
-        raw.open_buffer(io.BytesIO(content.data))
+        raw.open_buffer(io.BytesIO(content))
         sizes = raw.sizes
         _check_size("DNG", sizes.raw_width, sizes.raw_height, limits)
         raw.unpack()
