@@ -45,7 +45,7 @@ def station(tmp_path: Path) -> Station:
     root = tmp_path / "station"
     root.mkdir()
     (root / "umbra.toml").write_text(
-        "[watch]\nrescan_s = 0.1\nsettle_s = 0.1\nincomplete_s = 2.0\n[api]\nport = 0\n[disk]\nlow_bytes = 0\n"
+        "[watch]\nrescan_s = 0.1\nsettle_s = 0.1\nincomplete_s = 4.0\n[api]\nport = 0\n[disk]\nlow_bytes = 0\n"
     )
     return Station.open(root, create=True)
 
