@@ -59,7 +59,7 @@ class WatchSettings(_Section):
 
     rescan_s: float = Field(1.0, gt=0, le=3600, description="seconds between two full looks at the inbox")
     settle_s: float = Field(
-        0.5, ge=0, le=3600, description="size and time must rest this long, unless the writer closed it"
+        1.0, ge=0, le=3600, description="size and time must rest this long, unless the writer closed it"
     )
     incomplete_s: float = Field(
         10.0, ge=0, le=86400, description="an unreadable file is tried again until it rested this long"
