@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +76,21 @@ class OutputFormat(StrEnum):
     TABLE = "table"
     JSONL = "jsonl"
     CSV = "csv"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(version("umbra"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del show
 
 
 @app.command(epilog="Example: umbra run --station /srv/umbra")

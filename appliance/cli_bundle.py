@@ -72,6 +72,8 @@ def bundle_list(station: StationOption = DEFAULT_STATION) -> None:
     if place and place.database.exists():
         with closing(VerdictLog(place.database, readonly=True)) as log:
             active = log.active_bundle()
+    if active is None and place is not None:
+        active = place.settings.engine.bundle
     for folder in bundle.listed(*([place.bundles] if place else [])):
         say(
             f"{'*' if active in (folder.name, str(folder.resolve())) else ' '} {bundle.load(folder).identity}  {folder}"

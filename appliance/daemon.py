@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import time
@@ -190,7 +191,7 @@ class Screener:
         recent = [t for t in self._rate if time.monotonic() - t < 60]
         span = time.monotonic() - recent[0] if len(recent) > 1 else 0.0
         return {
-            "at": now_utc(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
+            "at": now_utc(), "pid": os.getpid(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
             "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
             "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
             "frames_per_s": round(len(recent) / span, 3) if span else 0.0,

@@ -103,6 +103,8 @@ def write_simulated(plan: SimulationPlan, count: int, *, workers: int, progress:
     """
     plan.out.mkdir(parents=True, exist_ok=True)
     truth = plan.out / TRUTH_FILE
+    if truth.exists():
+        raise DataSetError(f"{truth}: there is a data set already; choose another folder")
     with (
         truth.open("w", newline="", encoding="utf-8") as file,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,

@@ -85,7 +85,7 @@ def _show(station: Path, frames: Path, daemon: subprocess.Popen[bytes], console:
             rows.append(row)
             known = truth.get(f"{row['product']}/{row['lot']}/{row['frame']}", {})
             _print_verdict(console, row, f"{known.get('class', '')} {known.get('true_level', '')}")
-    _summarise(console, rows, time.monotonic() - began, station, url)
+    _summarise(console, rows, time.monotonic() - began, station)
     return 0
 
 
@@ -129,12 +129,12 @@ def _print_verdict(console: Console, row: dict[str, Any], truth: str) -> None:
     )  # fmt: skip
 
 
-def _summarise(console: Console, rows: list[dict[str, Any]], seconds: float, station: Path, url: str) -> None:
+def _summarise(console: Console, rows: list[dict[str, Any]], seconds: float, station: Path) -> None:
     counts = {v: sum(r["verdict"] == v for r in rows) for v in COLOURS}
     table = Table(show_header=False, title="summary")
     table.add_row("verdicts", ", ".join(f"{n} {v}" for v, n in counts.items()))
     table.add_row("rate", f"{len(rows) / seconds:.1f} frames/s from drop to commit, {len(rows)} frames of 1 to 12 MP")
-    table.add_row("page", f"{url} while the daemon runs: umbra run --station {station}")
+    table.add_row("page", f"umbra run --station {station}, then the url in {station / 'api.json'}")
     table.add_row("database", str(station / "umbra.db"))
     table.add_row("verdict files", str(station / "outbox"))
     table.add_row("frames", str(station / "done"))

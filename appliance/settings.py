@@ -65,7 +65,8 @@ class WatchSettings(_Section):
         10.0, ge=0, le=86400, description="an unreadable file is tried again until it rested this long"
     )
     ignore: tuple[str, ...] = Field(
-        (".*", "*.tmp", "*.part", "*.crdownload", "*~"), description="file names that are never frames (globs)"
+        (".*", "*.tmp", "*.part", "*.crdownload", "*~", "truth.csv"),
+        description="file names that are never frames (globs)",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -18,6 +19,8 @@ from appliance.decode import SIDECAR_SUFFIX
 from appliance.settings import WatchSettings
 
 _log = events.get()
+# Folders made in quick succession make watchdog register one callback twice and warn; a hint more or less is nothing.
+warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
 Fingerprint = tuple[int, int, int]  # inode, size, mtime_ns
 

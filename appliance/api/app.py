@@ -16,8 +16,12 @@ from appliance.station import Station
 
 def create_app(station: Station) -> FastAPI:
     """All routes over one station."""
-    app = FastAPI(title="Umbra", version=version("umbra"), description="Verdicts on dark frames of image sensors.")
+    app = FastAPI(
+        title="Umbra", version=version("umbra"), description="Verdicts on dark frames of image sensors.",
+        docs_url=None, redoc_url=None,  # their pages fetch scripts from the internet
+    )  # fmt: skip
     app.state.station = station
+    app.state.stopping = lambda: False
     for module in (health, verdicts, records, page):
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, _invalid)

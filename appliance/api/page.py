@@ -78,6 +78,6 @@ def page(station: StationOf) -> HTMLResponse:
 <dl>{"".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())}</dl>
 <div class="scroll"><table><thead><tr>{"".join(f"<th>{h}</th>" for h in head)}</tr></thead>
 <tbody>{"".join(_row(row) for row in newest)}</tbody></table></div>
-<p><a href="/docs">API</a> · <a href="/v1/verdicts.csv">all verdicts as CSV</a> · <a href="/metrics">metrics</a></p>
+<p><a href="/openapi.json">API</a> · <a href="/v1/verdicts.csv">all verdicts as CSV</a> · <a href="/metrics">metrics</a></p>
 </body></html>"""
     return HTMLResponse(body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -18,21 +19,42 @@ ADDRESS_FILE = "api.json"
 PARENT_LOOK_S = 1.0
 
 
+class _Server(uvicorn.Server):
+    """Takes its address back when it stops; uvicorn ends by raising the signal anew, so that no `finally` runs."""
+
+    def __init__(self, config: uvicorn.Config, root: Path) -> None:
+        super().__init__(config)
+        self._root = root
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        _forget_address(self._root)
+        await super().shutdown(sockets)
+
+
 def serve(root: Path) -> None:
     """Serve until told to stop, or until the screener that started us is gone."""
     station = Station.open(root)
     settings = station.settings.api
+    app = create_app(station)
     config = uvicorn.Config(
-        create_app(station), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+        app, host=settings.host, port=settings.port, log_level="warning", access_log=False,
         timeout_graceful_shutdown=2, server_header=False,
     )  # fmt: skip
     listener = config.bind_socket()
     port = listener.getsockname()[1]
     address = {"url": f"http://{settings.host}:{port}", "pid": os.getpid()}
     (root / ADDRESS_FILE).write_text(json.dumps(address), encoding="utf-8")
-    server = uvicorn.Server(config)
+    server = _Server(config, root)
+    app.state.stopping = lambda: server.should_exit
     threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
     server.run(sockets=[listener])
+
+
+def _forget_address(root: Path) -> None:
+    """An address that nobody listens at is worse than none."""
+    path = root / ADDRESS_FILE
+    if path.exists() and json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
+        path.unlink()
 
 
 def _follow_parent(server: uvicorn.Server, parent: int) -> None:

@@ -103,6 +103,7 @@ def _find(station: Station, wanted: Filter, after: int, limit: int) -> list[Row]
 
 @router.get("/verdicts")
 async def verdicts(
+    request: Request,
     station: StationOf,
     wanted: FilterOf,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a first match")] = 0,
@@ -120,7 +121,7 @@ async def verdicts(
         if newest != seen:
             seen = newest
             rows = await asyncio.to_thread(_find, station, wanted, cursor, limit)
-        if rows or time.monotonic() >= until:
+        if rows or time.monotonic() >= until or request.app.state.stopping():
             return {"verdicts": [_item(row) for row in rows], "cursor": rows[-1]["seq"] if rows else cursor}
         await asyncio.sleep(LOOK_S)
 
@@ -227,7 +228,7 @@ async def stream(
     """Verdicts as server-sent events whose id is the seq; a client that comes back goes on after its Last-Event-ID."""
     resumed = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else cursor
     after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, station)
-    while not await request.is_disconnected():
+    while not (request.app.state.stopping() or await request.is_disconnected()):
         newest = await asyncio.to_thread(_last_seq, station)
         while newest > after:
             rows = await asyncio.to_thread(_find, station, wanted, after, 200)

@@ -235,7 +235,7 @@ def test_the_api_dying_never_stops_screening_and_it_comes_back(
 
 def test_without_a_screener_it_is_not_ready(daemon: Daemon, place: Station) -> None:
     daemon.stop()
-    (place.root / "api.json").unlink()
+    (place.root / "api.json").unlink(missing_ok=True)
     server = subprocess.Popen([sys.executable, "-m", "appliance.api.server", str(place.root)])
     try:
         answer = httpx.get(f"{daemon.url}/readyz")
@@ -244,3 +244,20 @@ def test_without_a_screener_it_is_not_ready(daemon: Daemon, place: Station) -> N
         server.wait()
     assert answer.status_code == 503
     assert answer.json()["reasons"] == ["the screener is stopped"]
+
+
+def test_a_stop_answers_those_who_wait_and_leaves_no_address(station: Station) -> None:
+    running = Daemon(station)
+    running.wait_ready()
+    answers: list[httpx.Response] = []
+    url = running.url
+    thread = threading.Thread(
+        target=lambda: answers.append(httpx.get(f"{url}/v1/verdicts?file=never.tif&wait=30", timeout=60))
+    )
+    thread.start()
+    wait_until(lambda: httpx.get(f"{url}/livez").status_code == 200, "the API answers beside a waiting request")
+    assert running.stop() == 0
+    thread.join()
+    assert [a.status_code for a in answers] == [200]
+    assert not (station.root / "api.json").exists()
+    assert "Traceback" not in (station.root / "test.log").read_text()
