@@ -60,6 +60,7 @@ class Preset(StrEnum):
 
     PAPER = "paper"
     STARTER = "starter"
+    FINISH = "finish"
     SMOKE = "smoke"
 
 
@@ -287,14 +288,19 @@ def train(
     preset: Annotated[Preset, typer.Option(help="How long.")] = Preset.STARTER,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
     optimizer: Annotated[Optimizer, typer.Option(help="Of the weights.")] = Optimizer.ADAMW,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Bundle, by name or folder, whose weights to start from.")
+    ] = None,
 ) -> None:
     """Train one network of a bundle; goes on where it was stopped (the `train` extra)."""
     from appliance.training_sets import training_sets
 
     if (data is None) == (simulated is None):
         raise typer.BadParameter("wanted one of --data and --simulate")
+    training = train_extra()
+    weights = None if start is None else find_bundle(start, None, None).model(role)
     sets = training_sets(data, simulated, cache=out.parent / "sets")
-    train_extra().train(role, sets, out, preset=preset, seed=seed, optimizer=optimizer, report=say)
+    training.train(role, sets, out, preset=preset, seed=seed, optimizer=optimizer, start=weights, report=say)
 
 
 @app.command(epilog="Example: umbra doctor --station station")

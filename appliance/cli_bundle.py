@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from appliance.errors import ApplianceError
 from appliance.terminal import (
     DEFAULT_STATION,
     BundleOption,
@@ -19,10 +20,21 @@ from appliance.terminal import (
     train_extra,
 )
 
+if TYPE_CHECKING:
+    from engines.bundle import Bundle
+
 bundle_app = typer.Typer(
     help="Models, stretch parameters, golden frames and default spec, in one hashed folder.", no_args_is_help=True
 )
 engines_app = typer.Typer(help="Compiled engines of a bundle.", no_args_is_help=True)
+
+
+def _weights(path: Path, role: str, lender: Bundle | None) -> Path:
+    if path.exists():
+        return path
+    if lender is None:
+        raise ApplianceError(f"{path}: not there; wanted the weights of all roles, or --from a bundle that lends them")
+    return lender.model(role)
 
 
 @bundle_app.command("pack", epilog="Example: umbra bundle pack runs --name mine --out bundles/mine --simulate 26000")
@@ -35,16 +47,22 @@ def bundle_pack(
     data: Annotated[Path | None, typer.Option(help="The data the networks were trained on.", exists=True)] = None,
     simulated: Annotated[int | None, typer.Option("--simulate", min=64, help="As `umbra train`.")] = None,
     note: Annotated[str, typer.Option(help="Where the networks come from.")] = "",
+    lender: Annotated[
+        str | None,
+        typer.Option("--from", help="Bundle, by name or folder, that lends the networks RUNS does not hold."),
+    ] = None,
 ) -> None:
     """Quantise three trained networks and write a bundle (the `train` extra)."""
     from appliance.training_sets import training_sets
     from kernels import StretchParams
 
     train_extra()
+    from engines.bundle import MODEL_FILES
     from engines.training.pack import pack
 
+    lent = None if lender is None else find_bundle(lender, None, None)
+    weights = {role: _weights(runs / role / "weights.pt", role, lent) for role in MODEL_FILES}
     sets = training_sets(data, simulated, cache=runs / "sets")
-    weights = {role: runs / role / "weights.pt" for role in ("classifier", "regressor", "unseen")}
     pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=say)
 
 

@@ -13,6 +13,7 @@ from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
 
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
 VALIDATION_FRAMES = 1600
+VALIDATION_NUISANCE = (0.7, 1.3)  # as on a station: spec and threshold are chosen on these frames
 VALIDATION_EVERY = 5
 
 
@@ -24,8 +25,12 @@ def training_sets(data: Path | None, simulated: int | None, *, cache: Path) -> t
     """
     if simulated is not None:
         return (
-            _simulated(cache / f"training-{simulated}", simulated, TRAINING_SEED),
-            _simulated(cache / f"validation-{VALIDATION_FRAMES}", VALIDATION_FRAMES, VALIDATION_SEED),
+            _simulated(cache / f"training-{simulated}", simulated, SetRecipe(seed=TRAINING_SEED)),
+            _simulated(
+                cache / f"nominal-{VALIDATION_FRAMES}",
+                VALIDATION_FRAMES,
+                SetRecipe(seed=VALIDATION_SEED, nuisance=VALIDATION_NUISANCE),
+            ),
         )
     if data is None:
         raise DataSetError("neither a folder nor a number of frames to simulate")
@@ -34,9 +39,9 @@ def training_sets(data: Path | None, simulated: int | None, *, cache: Path) -> t
     return whole.select(~check), whole.select(check)
 
 
-def _simulated(folder: Path, count: int, seed: int) -> ImageSet:
+def _simulated(folder: Path, count: int, recipe: SetRecipe) -> ImageSet:
     if not (folder / "images.npy").exists():
-        simulate_set(SetRecipe(seed=seed), count, StretchParams()).save(folder)
+        simulate_set(recipe, count, StretchParams()).save(folder)
     return ImageSet.load(folder)
 
 

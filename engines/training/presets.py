@@ -15,10 +15,15 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
         "regressor": (Stage(128, 36_000, 32, 2e-3), Stage(224, 18_000, 16, 8e-4), Stage(224, 32_000, 16, 1e-3)),
         "unseen": (Stage(128, 24_000, 16, 5e-3), Stage(224, 3_000, 8, 8e-4)),
     },
+    "finish": {  # from a bundle that is good already
+        "classifier": (Stage(128, 6_000, 16, 3e-4), Stage(224, 5_000, 16, 2e-4)),
+        "regressor": (Stage(224, 20_000, 16, 6e-4),),
+        "unseen": (Stage(224, 3_000, 8, 4e-4),),
+    },
     "smoke": {
         "classifier": (Stage(64, 64, 16, 1e-3),),
         "regressor": (Stage(64, 128, 16, 1e-3),),
         "unseen": (Stage(64, 64, 8, 1e-3),),
     },
 }
-NORM_IMAGES = {"paper": 3200, "starter": 1600, "smoke": 64}  # for reestimate_norms
+NORM_IMAGES = {"paper": 3200, "starter": 1600, "finish": 400, "smoke": 64}  # for reestimate_norms

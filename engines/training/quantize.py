@@ -6,7 +6,6 @@ import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,27 +13,27 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from engines.models import LEVEL_SPAN, ForImages, build
+from engines.models import ForImages, build
 from engines.openvino import outputs_of
 from engines.training.data import ImageSet
+from engines.training.equalize import equalize
+from engines.training.ranges import CHOICES, magnitudes
 from engines.training.unseen import unseen_maps
 from kernels import IMAGE_SIDE
 
 OPSET = 20
 OUTPUT_NAMES = {"classifier": "logits", "regressor": "level", "unseen": "maps"}
-CALIBRATION_IMAGES, CHECK_IMAGES = 48, 96
-# How the range of an activation is found: a percentile of its values, or its extremes averaged over images.
-RANGES: dict[str, tuple[CalibrationMethod, dict[str, float | bool]]] = {
-    "percentile 99.9": (CalibrationMethod.Percentile, {"CalibPercentile": 99.9}),
-    "percentile 99.97": (CalibrationMethod.Percentile, {"CalibPercentile": 99.97}),
-    "percentile 99.99": (CalibrationMethod.Percentile, {"CalibPercentile": 99.99}),
-    "mean extremes": (CalibrationMethod.MinMax, {"CalibMovingAverage": True, "CalibMovingAverageConstant": 0.03}),
-}
+CALIBRATION_IMAGES, CHECK_IMAGES = 48, 160
 # int32 biases are refused by TensorRT's parser; asymmetric activations too.
-QUANTIZE_OPTIONS = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
+# A convolution's output is rounded where the next one reads it, after ReLU or the sum, and not once more before.
+QUANTIZED = ["Conv", "ConvTranspose"]
+QUANTIZE_OPTIONS = {
+    "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": QUANTIZED,
+}  # fmt: skip
 
 
 def load_weights(role: str, weights: Path) -> ForImages:
@@ -71,14 +70,14 @@ def strip_notes(path: Path) -> None:
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds calibration images one by one."""
+    """One image: the ranges are given, but the quantiser wants to see data."""
 
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._rows: Iterator[NDArray[np.uint8]] = iter(images)
+    def __init__(self) -> None:
+        self._rows = iter([np.full((1, 1, IMAGE_SIDE, IMAGE_SIDE), 0.5, np.float32)])
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         image = next(self._rows, None)
-        return None if image is None else {"image": (image[None, None] / np.float32(255)).astype(np.float32)}
+        return None if image is None else {"image": image}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,46 +85,51 @@ class Fidelity:
     """How far a quantised network is from its float32 form on check images.
 
     Attributes:
-        range: how the ranges of activations were found; a key of RANGES.
+        equalized: whether its channels were evened out first.
+        range: how the ranges of activations were found; a key of CHOICES.
         error: mean absolute difference of P(NG), of levels, or of S.
-        shift: mean difference of each raw output, taken back by the last bias.
+        shift: mean difference of the same.
     """
 
+    equalized: bool
     range: str
     error: float
-    shift: tuple[float, ...]
+    shift: float
 
 
 def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Path, *, seed: int = 0) -> Fidelity:
     """Export a network and write its int8 QDQ form: per-channel symmetric weights, symmetric activations.
 
-    Convolutions alone are quantised: residual sums and the last layer stay in float32, at no cost on OpenVINO. The range
-    of each activation leaves its extremes out, since a capture failure reaches far beyond all else; the way to find it
-    is the one of four with the least error on the check images, and the mean shift that is left is taken back in the
-    last bias.
+    What convolutions read is quantised and nothing else: sums are made in float32 (of rounded branches where a
+    convolution reads the branch too), as is the last layer, at no cost on OpenVINO. How
+    the range of each activation is found, and whether channels are evened out before (`equalize`), is what has the
+    least error on the check images.
 
     Args:
-        model: with its final weights.
+        model: with its final weights, in evaluation mode; a classifier or regressor comes back equalised.
         calibration: images whose activations set the ranges; at most 48 are drawn.
-        check: images that choose among RANGES; at most 96 are drawn.
+        check: images that choose; at most 160 are drawn.
         path: of the .onnx file.
         seed: of the draws.
     """
+    images = _draw(calibration, CALIBRATION_IMAGES, seed)
+    checks = _draw(check, CHECK_IMAGES, seed + 1)
+    tried: list[tuple[Fidelity, Path]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
-        export(model, plain)
-        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-        images = _draw(calibration, CALIBRATION_IMAGES, seed)
-        checks = _draw(check, CHECK_IMAGES, seed + 1)
-        exact = outputs_of(prepared, checks)
-        tried = []
-        for name in RANGES:
-            candidate = Path(scratch, f"{name}.onnx")
-            _quantize_with(prepared, images, candidate, name)
-            shift = (outputs_of(candidate, checks) - exact).mean(axis=(0, *range(2, exact.ndim)))
-            _shift_last_bias(candidate, model.role, -shift)
-            error = np.abs(decisive(model.role, outputs_of(candidate, checks)) - decisive(model.role, exact)).mean()
-            tried.append((Fidelity(name, float(error), tuple(shift.tolist())), candidate))
+        for equalized in (False, True) if model.role != "unseen" else (False,):
+            if equalized:
+                equalize(model, images)
+            plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
+            export(model, plain)
+            quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            exact = decisive(model.role, outputs_of(prepared, checks))
+            found = magnitudes(prepared, images)
+            for name, choose in CHOICES.items():
+                candidate = Path(scratch, f"{equalized}-{name}.onnx")
+                _quantize_with(prepared, {tensor: choose(m) for tensor, m in found.items()}, candidate)
+                difference = decisive(model.role, outputs_of(candidate, checks)) - exact
+                error, shift = float(np.abs(difference).mean()), float(difference.mean())
+                tried.append((Fidelity(equalized, name, error, shift), candidate))
         best, file = min(tried, key=lambda pair: pair[0].error)
         shutil.copyfile(file, path)
     strip_notes(path)
@@ -138,12 +142,15 @@ def _draw(images: ImageSet, count: int, seed: int) -> NDArray[np.uint8]:
     return np.array(images.images[np.sort(chosen)])
 
 
-def _quantize_with(prepared: Path, images: NDArray[np.uint8], path: Path, name: str) -> None:
-    method, options = RANGES[name]
+def _quantize_with(prepared: Path, ranges: dict[str, float], path: Path) -> None:
+    given = {
+        tensor: [{"quant_type": QuantType.QInt8, "rmin": np.float32(-limit), "rmax": np.float32(limit)}]
+        for tensor, limit in ranges.items()
+    }
     quantize_static(
-        str(prepared), str(path), _Images(images), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=["Conv", "ConvTranspose"], activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-        calibrate_method=method, extra_options=QUANTIZE_OPTIONS | options,
+        str(prepared), str(path), _Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+        op_types_to_quantize=QUANTIZED, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+        extra_options=QUANTIZE_OPTIONS | {"TensorQuantOverrides": given},
     )  # fmt: skip
 
 
@@ -152,15 +159,4 @@ def decisive(role: str, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     if role == "classifier":
         p = np.exp(outputs - outputs.max(1, keepdims=True))
         return np.asarray(1 - p[:, 0] / p.sum(1))
-    return outputs if role == "regressor" else unseen_maps(outputs)
-
-
-def _shift_last_bias(path: Path, role: str, by: NDArray[np.floating]) -> None:
-    """Add to the bias of the last layer, in place."""
-    model = onnx.load(path)
-    name = "network.head.bias" if role == "unseen" else "network.fc.bias"
-    [bias] = [i for i in model.graph.initializer if i.name == name]
-    scale = LEVEL_SPAN if role == "regressor" else 1.0
-    moved = onnx.numpy_helper.to_array(bias) + (by / scale).astype(np.float32)
-    bias.CopyFrom(onnx.numpy_helper.from_array(moved, name))
-    onnx.save(model, path)
+    return np.clip(outputs, 0, 10) if role == "regressor" else unseen_maps(outputs)

@@ -16,6 +16,7 @@ from engines.training.fit import fit, reestimate_norms
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import regressor_job
 from engines.training.unseen import seen_only, unseen_job
+from engines.training.warm_start import START_IMAGES, start_from
 from kernels import IMAGE_SIDE
 
 _JOBS = {"classifier": classifier_job, "regressor": regressor_job, "unseen": unseen_job}
@@ -29,15 +30,26 @@ def train(
     preset: str = "starter",
     seed: int = 0,
     optimizer: str = "adamw",
+    start: Path | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train a role on (training, validation) sets, or go on from out/checkpoint.pt.
+
+    Args:
+        role: of the network.
+        sets: training and validation images.
+        out: folder of checkpoints and weights.
+        preset: a key of PRESETS.
+        seed: of weights and batches.
+        optimizer: adamw or sgd.
+        start: a bundle's ONNX file of this role to start from, or None for fresh weights.
+        report: called with one line of progress.
 
     Returns:
         out/weights.pt: the state dict with re-estimated BatchNorm statistics, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown role or preset, or a set that cannot teach the role.
+        ValueError: an unknown role or preset, a set that cannot teach the role, or a start that is another network.
     """
     if role not in ROLES or preset not in PRESETS:
         raise ValueError(f"role {role!r}, preset {preset!r}: wanted one of {ROLES} and one of {tuple(PRESETS)}")
@@ -45,6 +57,8 @@ def train(
     if role == "classifier" and len(np.unique(training.class_index[training.class_index >= 0])) < 2:
         raise ValueError("training set: frames of one class only, wanted at least two of OK, Spot, Diagonal, Error")
     model = build(role, seed=seed)
+    if start is not None:
+        start_from(model, start, training.images[:START_IMAGES])
     job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed)
     job = replace(job, optimizer=optimizer, report=report)
     fit(job)

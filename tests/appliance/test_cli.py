@@ -146,6 +146,8 @@ def test_limits_are_shown_with_who_set_them(station: Station) -> None:
         (["spec", "show", "--station", "{tmp}/none"], 1, "no such folder"),
         (["train", "classifier", "--out", "{tmp}/o"], 2, "--simulate"),
         (["train", "judge", "--out", "{tmp}/o"], 2, "judge"),
+        (["train", "unseen", "--out", "{tmp}/o", "--simulate", "64", "--from", "nobody"], 1, "nobody"),
+        (["bundle", "pack", "{tmp}", "--name", "b", "--out", "{tmp}/b", "--simulate", "64"], 1, "classifier/weights.pt"),
         (["evaluate", "--data", "{tmp}", "--precision", "fp4"], 2, "fp4"),
     ],
 )  # fmt: skip
