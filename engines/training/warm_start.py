@@ -24,7 +24,8 @@ def start_from(model: ForImages, path: Path, images: NDArray[np.uint8]) -> None:
 
     Export folded each BatchNorm into the convolution before it. It is unfolded by giving the norm the mean and variance
     that the convolution's output has over `images`, with a scale and shift that undo them: the network computes what
-    the file does at float32, and its norms normalise again.
+    the file does at float32, and its norms normalise again. The weights go back to the spread they were initialised
+    with, so that a step of the optimiser is as large beside them as it was.
 
     Args:
         model: of the file's role; its weights are overwritten.

@@ -135,7 +135,7 @@ def test_shipped_networks_round_symmetrically_and_nothing_that_no_convolution_re
 
 
 def test_spec_lies_in_the_gap() -> None:
-    """Equal F1 from 0.1 to 0.6: the middle, not an edge; and where classes overlap, where scores are thin."""
+    """Equal F1 from 0.1 to 0.6: the middle, not an edge."""
     defective = np.array([False] * 50 + [True] * 50)
     p_ng = np.array([0.1] * 50 + [0.6] * 50)
     assert choose_spec(p_ng, np.full(100, 10.0), defective) == pytest.approx(0.35, abs=0.05)
