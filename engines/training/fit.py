@@ -51,6 +51,7 @@ class Job:
         stages: in order.
         out: folder of checkpoint.pt and curve.csv.
         seed: of the draws.
+        start: SHA-256 of the file whose weights the model has, or empty for fresh ones; a checkpoint belongs to it.
         optimizer: adamw or sgd.
         checkpoint_s: seconds between checkpoints.
         report: called with one line of progress.
@@ -63,6 +64,7 @@ class Job:
     stages: tuple[Stage, ...]
     out: Path
     seed: int = 0
+    start: str = ""
     optimizer: str = "adamw"
     weight_decay: float = 0.02
     checkpoint_s: float = 120.0
@@ -91,14 +93,14 @@ def fit(job: Job) -> None:
 
 
 def _schedule(job: Job, stages: int) -> list[object]:
-    """What a checkpoint belongs to: seed, optimiser and the stages up to its own."""
-    return [job.seed, job.optimizer, *(list(astuple(stage)) for stage in job.stages[:stages])]
+    """What a checkpoint belongs to: seed, start, optimiser and the stages up to its own."""
+    return [job.seed, job.start, job.optimizer, *(list(astuple(stage)) for stage in job.stages[:stages])]
 
 
 def _check_same(job: Job, state: dict[str, object]) -> None:
     begun = int(state["stage"]) + bool(state["step"])  # type: ignore[call-overload]
     if state["schedule"] != _schedule(job, begun):
-        raise ValueError(f"{job.out / 'checkpoint.pt'}: begun with seed, optimiser and stages {state['schedule']}, "
+        raise ValueError(f"{job.out / 'checkpoint.pt'}: begun with seed, start, optimiser and stages {state['schedule']}, "
                          f"now {_schedule(job, begun)}; go on with the same, or choose another folder")  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +61,8 @@ def train(
     if start is not None:
         start_from(model, start, training.images[:START_IMAGES])
     job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed)
-    job = replace(job, optimizer=optimizer, report=report)
+    begun_from = "" if start is None else hashlib.sha256(start.read_bytes()).hexdigest()
+    job = replace(job, optimizer=optimizer, start=begun_from, report=report)
     fit(job)
     taught = seen_only(training) if role == "unseen" else training
     count = min(NORM_IMAGES[preset], len(taught))
