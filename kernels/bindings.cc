@@ -74,7 +74,7 @@ class Stretcher {
       s = active->stretch(f, params_, scratch_, out.data());
     }
     return nb::make_tuple(s.median, s.sigma, s.minimum, s.maximum, s.share_minimum, s.share_maximum,
-                          static_cast<int>(s.fault));
+                          static_cast<int>(s.fault), s.where, s.value);
   }
 
  private:

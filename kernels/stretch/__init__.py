@@ -16,7 +16,7 @@ IMAGE_SIDE = 224
 MIN_SIDE = 4
 CLIPPED_SHARE = 0.5
 
-_CONSTANT, _CLIPPED_LOW, _CLIPPED_HIGH = 1, 2, 3
+_CONSTANT, _CLIPPED_LOW, _CLIPPED_HIGH, _STUCK_BIT, _REPEATED_ROWS, _REPEATED_COLUMNS = 1, 2, 3, 4, 5, 6
 
 
 class Tone(enum.IntEnum):
@@ -87,11 +87,12 @@ class Stretcher:
 
         Raises:
             FrameGeometryError: smaller than 4x4 pixels.
-            NotADarkFrameError: constant, or more than half of its pixels at its lowest or highest code.
+            NotADarkFrameError: constant, more than half of its pixels at its lowest or highest code, a stuck bit, or rows
+                or columns that repeat others: faults of the read-out that the image does not show.
         """
         if frame.width < MIN_SIDE or frame.height < MIN_SIDE:
             raise FrameGeometryError(f"frame {frame.width}x{frame.height}: noise needs at least {MIN_SIDE}x{MIN_SIDE}")
-        median, sigma, lowest, highest, share_lowest, share_highest, fault = self._native.run(
+        median, sigma, lowest, highest, share_lowest, share_highest, fault, where, value = self._native.run(
             frame.packed, frame.width, frame.height, frame.stride, int(frame.layout), out
         )
         if fault == _CONSTANT:
@@ -100,4 +101,9 @@ class Stretcher:
             raise NotADarkFrameError(f"clipped: {share_lowest:.0%} of pixels at the lowest code, {lowest} DN")
         if fault == _CLIPPED_HIGH:
             raise NotADarkFrameError(f"clipped: {share_highest:.0%} of pixels at the highest code, {highest} DN")
+        if fault == _STUCK_BIT:
+            raise NotADarkFrameError(f"stuck bit: bit {where} is {value} in every code around the median")
+        if fault in (_REPEATED_ROWS, _REPEATED_COLUMNS):
+            lines = "rows" if fault == _REPEATED_ROWS else "columns"
+            raise NotADarkFrameError(f"repeated tile: {lines} from {where} on come again {value} {lines} later")
         return Noise(median, sigma, lowest, highest)

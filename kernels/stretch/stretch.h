@@ -25,21 +25,37 @@ struct StretchParams {
   float tone_parameter = 2.0f;  // asinh: the z where it turns from linear to log; midtones: m
 };
 
-enum class StretchFault : int { none = 0, constant = 1, clipped_low = 2, clipped_high = 3 };
+constexpr double kStuckLow = 0.01, kStuckHigh = 0.99;  // codes between these quantiles are searched for stuck bits
+constexpr int kRepeatKey = 64;     // samples at the middle of a row by which rows are compared first
+constexpr int kRepeatRun = 16;     // rows (columns) in a row that must recur
+constexpr int kRepeatChange = 16;  // one sample in 16 must differ from the one before it
+
+enum class StretchFault : int {
+  none = 0,
+  constant = 1,
+  clipped_low = 2,
+  clipped_high = 3,
+  stuck_bit = 4,
+  repeated_rows = 5,
+  repeated_columns = 6
+};
 
 struct StretchStats {
   double median = 0, sigma = 0;  // DN
   int minimum = 0, maximum = 0;  // DN, of the rows sampled
   double share_minimum = 0, share_maximum = 0;
   StretchFault fault = StretchFault::none;
+  int where = 0, value = 0;  // stuck_bit: the bit, and 0 or 1; repeated: the first row (column), and the lag
 };
 
 // Buffers reused from frame to frame, so that a frame of a known width allocates nothing.
 struct StretchScratch {
   std::vector<uint32_t> planes = std::vector<uint32_t>(4 * 65536);        // histograms, one a CFA plane
   std::vector<uint32_t> differences = std::vector<uint32_t>(2 * 131072);  // of x[c+2] - x[c], even and odd c
-  std::vector<uint16_t> row, sums16;
+  std::vector<uint16_t> row, other_row, sums16, column_changes;
   std::vector<uint32_t> sums32;
+  std::vector<uint64_t> row_keys, column_keys;
+  std::vector<int> last_with_key, lags;
   std::vector<double> means = std::vector<double>(kImagePixels);
   std::vector<double> selection = std::vector<double>(kImagePixels);
 };

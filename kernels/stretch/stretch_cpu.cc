@@ -32,12 +32,12 @@ struct Histogram {
 };
 
 // The row as samples in memory; all but plain little-endian ones go through the scratch row.
-const uint16_t* samples_of_row(const FrameView& f, int r, StretchScratch& s) {
+const uint16_t* samples_of_row(const FrameView& f, int r, std::vector<uint16_t>& scratch) {
   const uint8_t* packed = f.bytes + r * f.stride;
   if (f.layout == Layout::u16le && reinterpret_cast<uintptr_t>(packed) % 2 == 0)
     return reinterpret_cast<const uint16_t*>(packed);
-  unpack_row(packed, f.layout, f.width, s.row.data());
-  return s.row.data();
+  unpack_row(packed, f.layout, f.width, scratch.data());
+  return scratch.data();
 }
 
 struct Noise {
@@ -59,6 +59,33 @@ void count_row(const uint16_t* x, int width, uint32_t* even, uint32_t* odd, uint
   }
 }
 
+// Keys of columns: equal where two columns hold the same samples in all rows seen (and, once in 2^64, by chance);
+// and how often each column's sample changed from row to row.
+void add_to_keys(const uint16_t* x, int width, uint64_t* keys, uint16_t* last, uint16_t* changes) {
+  for (int c = 0; c < width; ++c) {
+    keys[c] = keys[c] * 0x9e3779b97f4a7c15u + x[c] + 1;
+    changes[c] += x[c] != last[c];
+    last[c] = x[c];
+  }
+}
+
+// Which bits of a plane's codes vary, and which are stuck: the same in all codes between two quantiles although codes
+// that have it otherwise lie between these, and although a lower bit varies (where none does, the codes are shifted).
+struct Bits {
+  uint32_t varying = 0, stuck = 0, value = 0;
+
+  explicit Bits(const Histogram& plane) {
+    const int lo = static_cast<int>(std::floor(plane.quantile(kStuckLow) + 0.5));
+    const int hi = static_cast<int>(std::floor(plane.quantile(kStuckHigh) + 0.5));
+    uint32_t any = 0, all = 65535;
+    for (int v = std::max(lo, plane.first); v <= std::min(hi, plane.last); ++v)
+      if (plane.counts[v - plane.first]) any |= v, all &= v;
+    varying = any & ~all, value = all;
+    for (int b = 1; b < 16; ++b)
+      if (!(varying >> b & 1) && (varying & ((1u << b) - 1)) && lo >> b != hi >> b) stuck |= 1u << b;
+  }
+};
+
 int64_t sum(const uint32_t* counts, int first, int last) {
   int64_t n = 0;
   for (int v = first; v <= last; ++v) n += counts[v];
@@ -71,19 +98,27 @@ Noise measure_noise(const FrameView& f, StretchScratch& s, StretchStats& stats) 
   uint32_t *d_even = s.differences.data(), *d_odd = d_even + 131072;
   const int64_t row_pairs = f.height / 2, pairs = sampled_pairs(f.width, row_pairs);
   int lowest = 65535, highest = 0;
+  std::fill(s.column_keys.begin(), s.column_keys.begin() + f.width, 0u);
+  std::fill(s.column_changes.begin(), s.column_changes.begin() + f.width, uint16_t{0});
   for (int64_t pair = 0; pair < pairs; ++pair)
     for (int parity = 0; parity < 2; ++parity) {
-      const uint16_t* x = samples_of_row(f, sampled_row(pair, pairs, row_pairs) + parity, s);
+      const uint16_t* x = samples_of_row(f, sampled_row(pair, pairs, row_pairs) + parity, s.row);
       count_row(x, f.width, planes[2 * parity], planes[2 * parity + 1], d_even, d_odd);
+      if (pair == 0 && parity == 0) std::copy(x, x + f.width, s.other_row.begin());
+      add_to_keys(x, f.width, s.column_keys.data(), s.other_row.data(), s.column_changes.data());
       int lo = 65535, hi = 0;
       for (int c = 0; c < f.width; ++c) lo = std::min<int>(lo, x[c]), hi = std::max<int>(hi, x[c]);
       lowest = std::min(lowest, lo), highest = std::max(highest, hi);
     }
   Noise noise{};
   int64_t total = 0, at_lowest = 0, at_highest = 0;
+  uint32_t varying = 0, stuck = 0, value = 0;
   for (int p = 0; p < 4; ++p) {
     const int64_t n = sum(planes[p], lowest, highest);
-    noise.plane_median[p] = Histogram{planes[p] + lowest, lowest, highest, n}.quantile(0.5);
+    const Histogram plane{planes[p] + lowest, lowest, highest, n};
+    noise.plane_median[p] = plane.quantile(0.5);
+    const Bits bits(plane);
+    varying |= bits.varying, stuck |= bits.stuck, value |= bits.stuck & bits.value;
     total += n, at_lowest += planes[p][lowest], at_highest += planes[p][highest];
   }
   noise.median = 0.25 * (noise.plane_median[0] + noise.plane_median[1] + noise.plane_median[2] + noise.plane_median[3]);
@@ -104,6 +139,11 @@ Noise measure_noise(const FrameView& f, StretchScratch& s, StretchStats& stats) 
     stats.fault = StretchFault::clipped_low;
   else if (stats.share_maximum > kClippedShare)
     stats.fault = StretchFault::clipped_high;
+  else if (stuck &= ~varying) {
+    stats.fault = StretchFault::stuck_bit;
+    while (!(stuck >> stats.where & 1)) ++stats.where;
+    stats.value = value >> stats.where & 1;
+  }
   return noise;
 }
 
@@ -147,6 +187,71 @@ void add_clipped(const uint16_t* x, int width, int row_parity, const Bounds& bou
   }
 }
 
+// The lag at which keys recur most often, the smallest of several; 0 where none recurs.
+int common_lag(const uint64_t* keys, int n, StretchScratch& s) {
+  size_t slots = 64;
+  while (slots < 2 * static_cast<size_t>(n)) slots *= 2;
+  s.last_with_key.assign(slots, -1);
+  s.lags.clear();
+  for (int i = 0; i < n; ++i) {
+    size_t slot = (keys[i] ^ keys[i] >> 32) & (slots - 1);
+    while (s.last_with_key[slot] >= 0 && keys[s.last_with_key[slot]] != keys[i]) slot = (slot + 1) & (slots - 1);
+    if (s.last_with_key[slot] >= 0) s.lags.push_back(i - s.last_with_key[slot]);
+    s.last_with_key[slot] = i;
+  }
+  std::sort(s.lags.begin(), s.lags.end());
+  int lag = 0, most = 0;
+  for (size_t i = 0; i < s.lags.size();) {
+    size_t end = i;
+    while (end < s.lags.size() && s.lags[end] == s.lags[i]) ++end;
+    if (static_cast<int>(end - i) > most) most = static_cast<int>(end - i), lag = s.lags[i];
+    i = end;
+  }
+  return lag;
+}
+
+// First of kRepeatRun neighbours i that all `recur` at i + lag, or -1.
+template <typename Recurs>
+int first_run(int n, int lag, Recurs recurs) {
+  int run = 0;
+  for (int i = 0; i + lag < n; ++i) {
+    run = recurs(i) ? run + 1 : 0;
+    if (run == kRepeatRun) return i - kRepeatRun + 1;
+  }
+  return -1;
+}
+
+// Whether a line holds noise: one sample in kRepeatChange differs from the one before it.
+bool noisy(int changes, int n) { return changes * kRepeatChange >= n; }
+
+// Columns that recur in the rows sampled: a read-out that repeats a tile. Flat columns do not count.
+void find_repeated_columns(const FrameView& f, StretchScratch& s, StretchStats& stats) {
+  const uint64_t* keys = s.column_keys.data();
+  const int lag = common_lag(keys, f.width, s);
+  if (!lag) return;
+  const int first = first_run(f.width, lag, [&](int c) {
+    return keys[c] == keys[c + lag] &&
+           noisy(s.column_changes[c], static_cast<int>(2 * sampled_pairs(f.width, f.height / 2)));
+  });
+  if (first >= 0) stats.fault = StretchFault::repeated_columns, stats.where = first, stats.value = lag;
+}
+
+// Rows that recur, sample by sample, elsewhere in the frame. Flat rows do not count.
+void find_repeated_rows(const FrameView& f, StretchScratch& s, StretchStats& stats) {
+  const uint64_t* keys = s.row_keys.data();
+  const int lag = common_lag(keys, f.height, s);
+  if (!lag) return;
+  const int first = first_run(f.height, lag, [&](int r) {
+    if (keys[r] != keys[r + lag]) return false;
+    const uint16_t* x = samples_of_row(f, r, s.row);
+    const uint16_t* y = samples_of_row(f, r + lag, s.other_row);
+    int changes = 0;
+    for (int c = 1; c < f.width; ++c) changes += x[c] != x[c - 1];
+    return noisy(changes, f.width) && std::equal(x, x + f.width, y);
+  });
+  if (first >= 0) stats.fault = StretchFault::repeated_rows, stats.where = first, stats.value = lag;
+}
+
 void flush(uint16_t* sums16, uint32_t* sums32, int width, uint32_t weight) {
   for (int c = 0; c < width; ++c) {
     sums32[c] += weight * sums16[c];
@@ -154,18 +259,27 @@ void flush(uint16_t* sums16, uint32_t* sums32, int width, uint32_t weight) {
   }
 }
 
-// Weighted sums over the input rows of output row i, one a column, in 1/224 of a row.
+uint64_t row_key(const uint16_t* x, int n) {
+  uint64_t key = 0;
+  for (int i = 0; i < n; ++i) key = key * 0x9e3779b97f4a7c15u + x[i] + 1;
+  return key;
+}
+
+// Weighted sums over the input rows of output row i, one a column, in 1/224 of a row; keys of these rows.
 void sum_rows(const FrameView& f, int i, const Bounds& bounds, StretchScratch& s) {
   const int64_t first = int64_t(i) * f.height / kImageSide, last = (int64_t(i + 1) * f.height - 1) / kImageSide;
   const int rows_that_fit = 65535 / std::max(1, bounds.widest);
   std::memset(s.sums32.data(), 0, sizeof(uint32_t) * f.width);
+  const int key_first = std::max(0, f.width / 2 - kRepeatKey / 2), key_size = std::min(f.width, kRepeatKey);
   int held = 0;
   for (int64_t r = first; r <= last; ++r) {
     const auto weight = static_cast<uint32_t>(overlap(i, r, f.height));
     const bool alone = weight != kImageSide;
     if (held && (alone || held == rows_that_fit))
       flush(s.sums16.data(), s.sums32.data(), f.width, kImageSide), held = 0;
-    add_clipped(samples_of_row(f, static_cast<int>(r), s), f.width, r % 2, bounds, s.sums16.data());
+    const uint16_t* x = samples_of_row(f, static_cast<int>(r), s.row);
+    s.row_keys[r] = row_key(x + key_first, key_size);
+    add_clipped(x, f.width, r % 2, bounds, s.sums16.data());
     if (alone)
       flush(s.sums16.data(), s.sums32.data(), f.width, weight);
     else
@@ -243,12 +357,17 @@ double median_of(const std::vector<double>& means, std::vector<double>& selectio
 
 StretchStats stretch(const FrameView& f, const StretchParams& params, StretchScratch& s, float* image) {
   if (s.row.size() < static_cast<size_t>(f.width)) {
-    s.row.resize(f.width), s.sums16.resize(f.width), s.sums32.resize(f.width);
+    s.row.resize(f.width), s.other_row.resize(f.width), s.sums16.resize(f.width), s.sums32.resize(f.width);
+    s.column_keys.resize(f.width), s.column_changes.resize(f.width);
   }
+  if (s.row_keys.size() < static_cast<size_t>(f.height)) s.row_keys.resize(f.height);
   StretchStats stats;
   const Noise noise = measure_noise(f, s, stats);
+  if (stats.fault == StretchFault::none) find_repeated_columns(f, s, stats);
   if (stats.fault != StretchFault::none) return stats;
   area_means(f, noise, Bounds(noise, params.k), s);
+  find_repeated_rows(f, s, stats);
+  if (stats.fault != StretchFault::none) return stats;
   const double centre = median_of(s.means, s.selection);
   const double n = double(f.width) * f.height / kImagePixels;
   const double to_z = std::sqrt(n) / noise.sigma;

@@ -77,6 +77,48 @@ def test_mostly_clipped_frame_is_refused_with_the_code(isa: str, code: int, side
         image_of(samples)
 
 
+@pytest.mark.parametrize(("bit", "value"), [(1, 0), (2, 1), (3, 0), (3, 1), (4, 1)])
+def test_a_stuck_bit_is_found_in_the_histogram(isa: str, bit: int, value: int) -> None:
+    samples = dark(400, 500, sigma=6.0, pedestal=256.0)
+    stuck = samples | np.uint16(1 << bit) if value else samples & ~np.uint16(1 << bit)
+    with pytest.raises(NotADarkFrameError, match=f"bit {bit} is {value} in every code"):
+        image_of(stuck)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        dark(400, 500, sigma=6.0) << 4,  # 12 bits, left-justified
+        dark(400, 500, sigma=6.0) * np.uint16(4) + np.uint16(1),  # digital gain and an odd pedestal
+        dark(400, 500, sigma=6.0) * np.uint16(5) // np.uint16(2),  # a stretch that leaves codes out
+        dark(400, 500, sigma=0.3, pedestal=15.5),
+        dark(400, 500, sigma=1.0, pedestal=32.0) + np.array([0, 32], np.uint16)[np.arange(500) % 2],  # plane offsets
+    ],
+)
+def test_codes_left_out_by_scaling_are_no_stuck_bits(isa: str, samples: NDArray[np.uint16]) -> None:
+    assert np.isfinite(image_of(samples)).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_tile_that_comes_again_is_refused(isa: str, axis: int) -> None:
+    samples = dark(500, 620)
+    part = [slice(None), slice(None)]
+    part[axis] = slice(300, 400)
+    source = [slice(None), slice(None)]
+    source[axis] = slice(20, 120)
+    samples[tuple(part)] = samples[tuple(source)]
+    lines = ("rows", "columns")[axis]
+    with pytest.raises(NotADarkFrameError, match=f"{lines} from 20 on come again 280 {lines} later"):
+        image_of(samples)
+
+
+def test_flat_borders_are_no_tile(isa: str) -> None:
+    samples = dark(500, 620)
+    samples[:40] = 64
+    samples[:, -50:] = 0
+    assert np.isfinite(image_of(samples)).all()
+
+
 def test_eight_bit_frame_with_less_than_one_dn_of_noise_is_judged() -> None:
     z = z_of(dark(896, 896, sigma=0.35, pedestal=3.2))
     assert np.isfinite(z).all()

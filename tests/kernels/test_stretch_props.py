@@ -53,6 +53,30 @@ def test_equals_reference_at_any_size_and_noise(
         compare(frame, params)
 
 
+@ISA_SETTINGS
+@given(
+    seed=st.integers(0, 2**31), sigma=st.floats(0.2, 40), stuck=st.integers(0, 7), value=st.integers(0, 1),
+    axis=st.integers(0, 1), rows=st.integers(0, 40), layout=st.sampled_from(list(Layout)),
+)  # fmt: skip
+def test_faults_are_those_of_the_reference(
+    isa: str, seed: int, sigma: float, stuck: int, value: int, axis: int, rows: int, layout: Layout
+) -> None:
+    samples = np.clip(np.rint(np.random.default_rng(seed).normal(100, sigma, (260, 304))), 0, 255).astype(np.uint16)
+    if seed % 2:
+        samples = samples | np.uint16(1 << stuck) if value else samples & ~np.uint16(1 << stuck)
+    else:
+        lines = samples.T if axis else samples
+        lines[130 : 130 + rows] = lines[7 : 7 + rows]
+    frame = packing_reference.pack(samples, layout)
+    try:
+        reference.stretch(samples, StretchParams())
+    except NotADarkFrameError:
+        with pytest.raises(NotADarkFrameError):
+            compare(frame, StretchParams())
+    else:
+        compare(frame, StretchParams())
+
+
 @pytest.mark.parametrize("layout", list(Layout))
 @pytest.mark.parametrize("padding", [0, 7])
 def test_packed_rows_of_any_stride_equal_reference(isa: str, layout: Layout, padding: int) -> None:
