@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STATION ?= station
+REAL_DATA ?= ../shared/data
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo run test lint type fmt bench gpu golden wheel starter clean help
+.PHONY: demo run test lint type fmt bench compare real gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -53,6 +54,12 @@ fmt: $(VENV)/.dev ## rewrite in the house style
 
 bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
+
+compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: an hour on two cores
+	$(BIN)/python -m benchmarks.training.compare
+
+real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: two hours on two cores
+	$(BIN)/python -m benchmarks.real.crossval --data $(REAL_DATA)
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu

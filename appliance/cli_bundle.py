@@ -13,9 +13,12 @@ from appliance.errors import ApplianceError
 from appliance.terminal import (
     DEFAULT_STATION,
     BundleOption,
+    ClassMapOption,
+    FoldOption,
     StationOption,
     cache_folder,
     find_bundle,
+    read_data,
     say,
     train_extra,
 )
@@ -45,6 +48,8 @@ def bundle_pack(
     name: Annotated[str, typer.Option(help="Name of the bundle.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.", file_okay=False)],
     data: Annotated[Path | None, typer.Option(help="The data the networks were trained on.", exists=True)] = None,
+    class_map: ClassMapOption = None,
+    fold: FoldOption = None,
     simulated: Annotated[int | None, typer.Option("--simulate", min=64, help="As `umbra train`.")] = None,
     note: Annotated[str, typer.Option(help="Where the networks come from.")] = "",
     lender: Annotated[
@@ -62,7 +67,8 @@ def bundle_pack(
 
     lent = None if lender is None else find_bundle(lender, None, None)
     weights = {role: _weights(runs / role / "weights.pt", role, lent) for role in MODEL_FILES}
-    sets = training_sets(data, simulated, cache=runs / "sets")
+    known = None if data is None else read_data(data, class_map, fold)
+    sets = training_sets(known, simulated, cache=runs / "sets")
     pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=say)
 
 

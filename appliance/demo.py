@@ -17,10 +17,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from appliance.dataset import SimulationPlan, planned_class, write_simulated
 from appliance.decode import SIDECAR_SUFFIX
+from appliance.simulated import SimulationPlan, write_simulated
 from engines import CLASSES
-from engines.simulation import SENSORS
+from engines.simulation import SENSORS, mixed_set
 
 FORMATS = ("tiff", "png", "pgm", "npy", "fits", "raw", "raw12", "raw10", "raw14")
 READY_S, VERDICTS_S = 120.0, 180.0
@@ -38,8 +38,10 @@ def main() -> int:
     _configure(station)
     with tempfile.TemporaryDirectory(prefix="umbra-demo-") as scratch, (station / "demo.log").open("ab") as log:
         console.print(f"simulating {arguments.frames} frames of sensors A to F ({', '.join(FORMATS)})")
-        plan = SimulationPlan(Path(scratch), tuple(SENSORS), _seed(arguments.frames), FORMATS, paper_mix=False)
-        write_simulated(plan, arguments.frames, workers=2, progress=lambda: None)
+        plan = SimulationPlan(
+            sensors=tuple(SENSORS), seed=_seed(arguments.frames), count=arguments.frames, formats=FORMATS
+        )
+        write_simulated(plan, Path(scratch), workers=2)
         command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station)]
         daemon = subprocess.Popen(command, stderr=log)  # noqa: S603  (our own module)
         try:
@@ -52,7 +54,7 @@ def main() -> int:
 def _seed(frames: int) -> int:
     """A seed of this second, so that no run repeats another's frames, whose frames show all four classes."""
     seed = int(time.time()) % 1_000_000_000
-    while set(CLASSES) - {planned_class(seed, i, tuple(SENSORS)) for i in range(frames)}:
+    while set(CLASSES) - {frame.plan.class_name for frame in mixed_set(tuple(SENSORS.values()), frames, seed)}:
         seed += 1
     return seed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,17 @@ DEFAULT_STATION = Path("station")
 StationOption = Annotated[Path, typer.Option("--station", help="The station's folder.", file_okay=False)]
 BundleOption = Annotated[
     str | None, typer.Option("--bundle", help="Name or folder of a bundle; default: the active one, else starter.")
+]
+ClassMapOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="TOML file: what the set's columns and classes mean; default: classes.toml in it.",
+        exists=True,
+        dir_okay=False,
+    ),
+]
+FoldOption = Annotated[
+    str | None, typer.Option(help="K/N: of N parts, part K is for testing and the others for training.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 
@@ -46,6 +58,13 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def without_nan(value: Any) -> Any:
+    """The value with null for numbers that could not be had: JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
+
+
 def find_bundle(name: str | None, place: Any, log: Any) -> Any:
     """A bundle by name, else the station's active one, else the shipped starter."""
     from engines import bundle
@@ -53,6 +72,19 @@ def find_bundle(name: str | None, place: Any, log: Any) -> Any:
     if place is not None:
         return place.load_bundle(name, active=log.active_bundle() if log else None)
     return bundle.load(bundle.find(name or "starter"))
+
+
+def read_data(folder: Path, class_map: Path | None, fold: str | None) -> Any:
+    """A data set, split for cross-validation where a fold K/N is given."""
+    from appliance.dataset import DataSet
+
+    known = DataSet.read(folder, class_map)
+    if fold is None:
+        return known
+    number, slash, folds = fold.partition("/")
+    if not (slash and number.isdecimal() and folds.isdecimal()):
+        raise typer.BadParameter(f"fold {fold!r}: wanted K/N, as 1/5")
+    return known.fold(int(number), int(folds))
 
 
 def cache_folder() -> Path:
@@ -63,12 +95,11 @@ def cache_folder() -> Path:
     return folder
 
 
-def train_extra() -> Any:
-    """The training module, or an error that names the extra to install."""
+def train_extra(name: str = "train") -> Any:
+    """A module of engines.training, or an error that names the extra to install."""
     try:
-        from engines.training import train as module
+        return import_module(f"engines.training.{name}")
     except ImportError as error:
         raise ApplianceError(
-            f"training needs the train extra ({error.name} is missing): pip install 'umbra[train]'"
+            f"this needs the train extra ({error.name} is missing): pip install 'umbra[train]'"
         ) from error
-    return module

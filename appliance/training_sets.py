@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from appliance.dataset import DataSetError, TruthRow, frames_of, is_ambiguous, read_truth
+from appliance.dataset import DataSet, DataSetError, TruthRow
 from engines.classes import CLASSES
+from engines.simulation import SIMULATION_VERSION
 from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
 from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
 
+Image = NDArray[np.uint8]
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
 VALIDATION_FRAMES = 1600
 VALIDATION_NUISANCE = (0.7, 1.3)  # as on a station: spec and threshold are chosen on these frames
 VALIDATION_EVERY = 5
 
 
-def training_sets(data: Path | None, simulated: int | None, *, cache: Path) -> tuple[ImageSet, ImageSet]:
-    """Training and validation sets: every fifth frame of a folder, or two simulated sets of different seeds.
+def training_sets(data: DataSet | None, simulated: int | None, *, cache: Path) -> tuple[ImageSet, ImageSet]:
+    """Training and validation sets: of a folder (its own splits, else every fifth frame), or simulated with two seeds.
 
     Raises:
         DataSetError: the folder's truth is unusable.
@@ -29,50 +34,96 @@ def training_sets(data: Path | None, simulated: int | None, *, cache: Path) -> t
             _simulated(
                 cache / f"nominal-{VALIDATION_FRAMES}",
                 VALIDATION_FRAMES,
-                SetRecipe(seed=VALIDATION_SEED, nuisance=VALIDATION_NUISANCE),
+                SetRecipe(seed=VALIDATION_SEED, nuisance=VALIDATION_NUISANCE, shading=(1.0, 1.0)),
             ),
         )
     if data is None:
         raise DataSetError("neither a folder nor a number of frames to simulate")
-    whole = from_folder(data)
+    if data.is_split:
+        return images_of(data, data.of_split("train")), images_of(data, data.of_split("validation"))
+    whole = images_of(data, data.rows)
     check = np.arange(len(whole)) % VALIDATION_EVERY == VALIDATION_EVERY - 1
     return whole.select(~check), whole.select(check)
 
 
 def _simulated(folder: Path, count: int, recipe: SetRecipe) -> ImageSet:
+    """The set of a recipe, from its folder where the same simulation made it before."""
+    folder = folder.with_name(f"{folder.name}-v{SIMULATION_VERSION}")
     if not (folder / "images.npy").exists():
         simulate_set(recipe, count, StretchParams()).save(folder)
     return ImageSet.load(folder)
 
 
-def from_folder(folder: Path) -> ImageSet:
-    """Decode and stretch every frame of a folder with truth.csv.
+def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
+    """The images of a data set's rows, without those that the line refuses before any network.
 
     Raises:
-        DataSetError: the truth is unusable, or no frame can be stretched.
+        DataSetError: a file cannot be read, or no frame can be stretched.
     """
-    stretcher, image = Stretcher(StretchParams()), np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
-    images: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] = []
+    images: list[Image] = []
     rows: list[TruthRow] = []
     boxes: list[tuple[float, ...]] = []
-    for row, frame in frames_of(folder, read_truth(folder)):
-        if frame.raw is None:
-            raise DataSetError(f"{folder / row.file}: {frame.unreadable}")
-        try:
-            stretcher.stretch(frame.raw, image)
-        except NotADarkFrameError:  # the line refuses it before any network sees it
+    for row, image, (width, height) in images_and_sizes(data, wanted):
+        if image is None:
             continue
-        sx, sy = IMAGE_SIDE / frame.raw.width, IMAGE_SIDE / frame.raw.height
+        sx, sy = IMAGE_SIDE / width, IMAGE_SIDE / height
         boxes += [(len(images), x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in row.boxes]
-        images.append(np.rint(image * 255).astype(np.uint8))
+        images.append(image)
         rows.append(row)
     if not images:
-        raise DataSetError(f"{folder}: no frame that can be stretched")
+        raise DataSetError(f"{data.folder}: no frame that can be stretched")
     return ImageSet(
         images=np.stack(images),
-        class_index=np.array([AMBIGUOUS if is_ambiguous(r) else CLASSES.index(r.class_name) for r in rows], np.int64),
+        class_index=np.array([AMBIGUOUS if r.ambiguous else CLASSES.index(r.class_name) for r in rows], np.int64),
         rating=np.array([np.nan if r.level is None else r.level for r in rows], np.float32),
         boxes=np.array(boxes, np.float32).reshape(-1, 5),
         sensor=np.array([r.sensor for r in rows]),
         kind=np.array([r.kind for r in rows]),
     )
+
+
+def images_and_sizes(
+    data: DataSet, wanted: Iterable[TruthRow]
+) -> Iterator[tuple[TruthRow, Image | None, tuple[int, int]]]:
+    """Each row with its (224, 224) uint8 image, None where the stretch refuses the frame, and the file's width and height.
+
+    Raises:
+        DataSetError: a file cannot be read.
+    """
+    stretcher, image = Stretcher(StretchParams()), np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
+    if data.pictures:
+        for row in wanted:
+            grey = read_picture(data.folder / row.file)
+            yield row, picture_image(grey), (grey.shape[1], grey.shape[0])
+        return
+    for row, frame in data.frames(wanted):
+        if frame.raw is None:
+            raise DataSetError(f"{data.folder / row.file}: {frame.unreadable}")
+        size = frame.raw.width, frame.raw.height
+        try:
+            stretcher.stretch(frame.raw, image)
+        except NotADarkFrameError:  # the line refuses it before any network sees it
+            yield row, None, size
+        else:
+            yield row, np.rint(image * 255).astype(np.uint8), size
+
+
+def read_picture(path: Path) -> NDArray[np.uint16]:
+    """An ordinary picture as grey values, 0..65535: (h, w).
+
+    Raises:
+        DataSetError: it cannot be read.
+    """
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if grey is None:
+        raise DataSetError(f"{path}: no picture that can be read")
+    steps = 257 if grey.dtype == np.uint8 else 1
+    return np.asarray(grey.astype(np.uint16) * np.uint16(steps))
+
+
+def picture_image(grey: NDArray[np.uint16]) -> Image:
+    """A picture as networks see it: resized to 224, its median at 1/2, its full range from end to end 1."""
+    smaller = max(grey.shape) > IMAGE_SIDE
+    resized = cv2.resize(grey, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    centred = 127.5 + (resized.astype(np.float32) - np.float32(np.median(resized))) * np.float32(127.5 / 65535)
+    return np.asarray(np.rint(centred), np.uint8)

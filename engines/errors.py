@@ -21,3 +21,7 @@ class GoldenGateError(EngineError):
 
 class EngineFaultError(EngineError):
     """An engine failed while running: stop, so that the service is started anew and the frames stay pending."""
+
+
+class TrainingError(EngineError, ValueError):
+    """A data set, a start or a checkpoint that a training cannot use."""

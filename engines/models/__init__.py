@@ -7,32 +7,68 @@ from torch import Tensor, nn
 
 from engines.models.resnet_d import ResNetD, resnet18_d, resnet101_d
 from engines.models.unet import UNet
+from kernels import IMAGE_SIDE
 
-__all__ = ["ROLES", "ForImages", "ResNetD", "UNet", "build", "resnet18_d", "resnet101_d"]
+__all__ = [
+    "IMAGE_SIDE",
+    "ROLES",
+    "SIDES",
+    "ForImages",
+    "ResNetD",
+    "UNet",
+    "area_weights",
+    "build",
+    "resnet18_d",
+    "resnet101_d",
+]
 
 ROLES = ("classifier", "regressor", "unseen")
+# Pixels a side that a network works on. What classifier and regressor look for is broad: at 128 the noise has averaged
+# down and a third of the operations is left (docs/decisions/0005-networks-at-128.md).
+SIDES = {"classifier": 128, "regressor": 128, "unseen": IMAGE_SIDE}
 # The image is 1/2 +- asinh(z); this brings clean noise to an SD near 1.
 INPUT_GAIN = 16.0
 # The regressor's raw output is (level - 5) / 5, so that it starts in the middle and moves by about 1.
 LEVEL_MIDDLE, LEVEL_SPAN = 5.0, 5.0
 
 
+def area_weights(side: int) -> Tensor:
+    """(side, 224) float32: the share of each of 224 pixels in each of `side` equal parts of the image's side."""
+    edges = torch.arange(side + 1) * (IMAGE_SIDE / side)
+    pixels = torch.arange(IMAGE_SIDE)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return overlap.clamp_min(0) * (side / IMAGE_SIDE)
+
+
 class ForImages(nn.Module):
-    """A network as the bundle holds it: images in [0, 1] in, logits or levels out.
+    """A network as the bundle holds it: (n, 1, 224, 224) images in [0, 1] in, logits or levels out.
 
     Args:
         role: classifier ((n, 4) logits), regressor ((n, 1) levels) or unseen ((n, 2, h, w) logits).
         network: the bare network.
+        side: pixels a side that the network works on, a multiple of 32, at most 224; kept in the state dict. Images of
+            224 are area-averaged down to it; smaller ones are taken as they are.
     """
 
-    def __init__(self, role: str, network: nn.Module) -> None:
+    def __init__(self, role: str, network: nn.Module, side: int) -> None:
         super().__init__()
-        self.role, self.network = role, network
+        self.role, self.network, self.side = role, network, side
 
     def forward(self, image: Tensor) -> Tensor:
         """(n, 1, h, w) float in [0, 1] -> the role's output."""
+        if image.shape[-1] == IMAGE_SIDE != self.side:
+            weights = area_weights(self.side).to(image)
+            image = weights @ image @ weights.T
         out: Tensor = self.network((image - 0.5) * INPUT_GAIN)
         return out * LEVEL_SPAN + LEVEL_MIDDLE if self.role == "regressor" else out
+
+    def get_extra_state(self) -> int:
+        """What the state dict holds beside weights: the side."""
+        return self.side
+
+    def set_extra_state(self, state: int) -> None:
+        """Take the side from a state dict."""
+        self.side = state
 
 
 def build(role: str, *, seed: int = 0) -> ForImages:
@@ -43,9 +79,9 @@ def build(role: str, *, seed: int = 0) -> ForImages:
     """
     torch.manual_seed(seed)
     if role == "classifier":
-        return ForImages(role, resnet101_d(4))
+        return ForImages(role, resnet101_d(4), SIDES[role])
     if role == "regressor":
-        return ForImages(role, resnet18_d(1))
+        return ForImages(role, resnet18_d(1), SIDES[role])
     if role == "unseen":
-        return ForImages(role, UNet())
+        return ForImages(role, UNet(), SIDES[role])
     raise ValueError(f"role {role!r}: wanted one of {', '.join(ROLES)}")

@@ -9,27 +9,38 @@ from numpy.typing import NDArray
 
 from engines.classes import CLASSES
 from engines.simulation import blemish, failure, visibility
+from engines.simulation.plans import (
+    PAPER_SETS,
+    RATED_CEILING,
+    RATED_FLOOR,
+    TRAINING_MIX,
+    FramePlan,
+    Plan,
+    draw_plan,
+    mixed_set,
+)
 from engines.simulation.sensor import SENSORS, Sensor, expose, quantise
 
 __all__ = [
     "CLASSES",
-    "PAPER_MIX",
+    "PAPER_SETS",
+    "RATED_CEILING",
+    "RATED_FLOOR",
     "SENSORS",
+    "SIMULATION_VERSION",
     "TRAINING_MIX",
+    "FramePlan",
     "Plan",
     "Sensor",
     "SimulatedFrame",
     "Truth",
     "draw_plan",
+    "mixed_set",
     "simulate",
 ]
 
-TRAINING_MIX = {"OK": 0.50, "Spot": 0.26, "Diagonal": 0.14, "Error": 0.10}
-# Table 1 of the dark-blemish paper: 34,773, 4,927, 230 and 346 of 40,276 (the printed rows sum so).
-PAPER_MIX = {"OK": 0.86337, "Spot": 0.12233, "Diagonal": 0.00571, "Error": 0.00859}
-CLEAN_SHARE = 0.4  # of OK frames; the others carry a blemish too faint to see
+SIMULATION_VERSION = 2  # another number: the same seed gives other frames
 DIAGONAL_SHARE_OF_FAINT = 0.15
-RATED_FLOOR, RATED_CEILING = 2.5, 3.5  # levels between are ambiguous: in regression sets only
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +71,6 @@ class SimulatedFrame:
     truth: Truth
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one frame shall show."""
-
-    class_name: str
-    level: float
-
-
-def draw_plan(sensor: Sensor, rng: np.random.Generator, mix: dict[str, float]) -> Plan:
-    """Draw a class by `mix` and a level by the sensor's ranges: half of the OK frames clean, defects from faint to strong."""
-    shares = np.array([mix[c] for c in CLASSES])
-    class_name = str(rng.choice(CLASSES, p=shares / shares.sum()))
-    if class_name == "OK":
-        level = 0.0 if rng.random() < CLEAN_SHARE else rng.uniform(0, sensor.normal_level)
-    elif class_name == "Error":
-        level = float(visibility.CAPTURE_FAILED_LEVEL)
-    else:
-        level = rng.uniform(*sensor.defect_levels)
-    return Plan(class_name, level)
-
-
 def _draw_pattern(plan: Plan, sensor: Sensor, rng: np.random.Generator) -> tuple[blemish.Pattern, str]:
     """The plan's pattern at its level, in noise units of a cell, and its kind; zeros where clean or Error."""
     shape = plan.class_name
@@ -99,6 +89,7 @@ def simulate(
     seed: int | tuple[int, ...],
     frames: int = 1,
     nuisance: float = 1.0,
+    shading: float = 1.0,
     exposure: int = 0,
 ) -> SimulatedFrame:
     """Expose one die of a sensor once.
@@ -109,6 +100,7 @@ def simulate(
         seed: of the die; the same seed and exposure give the same frame.
         frames: exposures averaged into this frame, >= 1.
         nuisance: factor on shading, glow, line noise and hot pixel density.
+        shading: further factor on shading and glow.
         exposure: number of the exposure of the same die; fixed pattern and blemish stay, temporal noise changes.
     """
     words = seed if isinstance(seed, tuple) else (seed,)
@@ -116,13 +108,16 @@ def simulate(
     die = np.random.Generator(np.random.SFC64((*words, 2)))
     shot = np.random.Generator(np.random.SFC64((*words, 3, exposure)))
     pattern, kind = _draw_pattern(plan, sensor, draw)
-    exposed = expose(sensor, pattern, die=die, exposure=shot, frames=frames, nuisance=nuisance)
+    exposed = expose(sensor, pattern, die=die, exposure=shot, frames=frames, nuisance=nuisance, shading=shading)
     shares = blemish.boxes_of(pattern) if kind != "none" and plan.level >= RATED_FLOOR else []
     if plan.class_name == "Error":
         kind, shares = failure.fail(
             exposed.signal_dn, draw, sigma_dn=exposed.sigma_dn, top_dn=float((1 << sensor.bits) - 1)
         )
-    rating = visibility.CAPTURE_FAILED_LEVEL if plan.class_name == "Error" else visibility.rate(plan.level, draw)
+    if plan.rating is not None:
+        rating = plan.rating
+    else:
+        rating = visibility.CAPTURE_FAILED_LEVEL if plan.class_name == "Error" else visibility.rate(plan.level, draw)
     truth = Truth(plan.class_name, kind, plan.level, rating, tuple(_to_pixels(s, sensor) for s in shares))
     return SimulatedFrame(quantise(exposed.signal_dn, sensor.bits), sensor, truth)
 

@@ -12,6 +12,8 @@ Pattern = NDArray[np.float32]
 BOX_SHARE = 0.25  # a box holds what is above this share of the pattern's peak
 
 _YY, _XX = np.mgrid[0:GRID, 0:GRID].astype(np.float32) / GRID
+OFF_AXIS_DEG = 8.0
+BAND_WIDTH = (0.01, 0.08)  # Gaussian SD, as a share of the frame
 SPOT_KINDS = {"irregular": 0.45, "multi": 0.2, "disc": 0.2, "ring": 0.15}
 
 
@@ -69,10 +71,13 @@ def spot(rng: np.random.Generator, radius: tuple[float, float]) -> tuple[Pattern
 
 
 def diagonal(rng: np.random.Generator) -> tuple[Pattern, str]:
-    """One to three oblique bands of either sign: (128, 128) pattern and its kind (streak where narrow, else band)."""
-    angle = np.deg2rad(rng.choice([rng.uniform(20, 70), rng.uniform(110, 160)]))
+    """One to three oblique bands of either sign: (128, 128) pattern and its kind (streak where narrow, else band).
+
+    Any angle but those within 8 degrees of a row or a column, where a band cannot be told from the lines of a read-out.
+    """
+    angle = np.deg2rad(rng.uniform(OFF_AXIS_DEG, 90 - OFF_AXIS_DEG) + rng.choice([0, 90]))
     cx, cy = rng.uniform(0.2, 0.8, 2)
-    width = float(np.exp(rng.uniform(np.log(0.012), np.log(0.06))))
+    width = float(np.exp(rng.uniform(*np.log(BAND_WIDTH))))
     half_length = rng.uniform(0.25, 1.0)
     along = (_XX - cx) * np.cos(angle) + (_YY - cy) * np.sin(angle)
     across = -(_XX - cx) * np.sin(angle) + (_YY - cy) * np.cos(angle)

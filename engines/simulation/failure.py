@@ -62,6 +62,33 @@ def _lost_columns(x: Signal, rng: np.random.Generator, sigma: float, top: float)
     return boxes
 
 
+def _stuck_bit(x: Signal, rng: np.random.Generator, sigma: float, top: float) -> list[Box]:
+    """One bit of the converter always 0 or always 1, of a weight from half to four times the noise."""
+    bit = int(rng.integers(max(1, round(np.log2(max(sigma, 1))) - 1), round(np.log2(max(sigma, 1))) + 3))
+    codes = np.clip(np.rint(x), 0, top).astype(np.uint16)
+    x[:] = codes | np.uint16(1 << bit) if rng.random() < 0.5 else codes & ~np.uint16(1 << bit)
+    return [(0.0, 0.0, 1.0, 1.0)]
+
+
+def _repeated_tile(x: Signal, rng: np.random.Generator, _sigma: float, _top: float) -> list[Box]:
+    """A buffer read twice or more: rows, columns or both come again."""
+    h, w = x.shape
+    th, tw = (int(size // rng.integers(2, 9)) for size in (h, w))
+    along = rng.integers(0, 3)
+    if along != 1:
+        x[:] = np.resize(x[:th].copy(), x.shape)
+    if along != 0:
+        x[:] = np.resize(x[:, :tw].T.copy(), (w, h)).T
+    return [(0.0, 0.0, 1.0, 1.0)]
+
+
+def _blank(x: Signal, rng: np.random.Generator, _sigma: float, top: float) -> list[Box]:
+    """Black or saturated all over."""
+    x[:] = rng.choice([0.0, top])
+    return [(0.0, 0.0, 1.0, 1.0)]
+
+
+# The last three are found in the raw samples (eq. 7): their stretched images may look clean, or do not exist.
 FAILURES = {
     "torn": _torn_rows,
     "shifted": _shifted_half,
@@ -69,6 +96,9 @@ FAILURES = {
     "saturated": _saturated_rows,
     "bands": _row_bands,
     "columns": _lost_columns,
+    "stuck": _stuck_bit,
+    "tiles": _repeated_tile,
+    "blank": _blank,
 }
 
 

@@ -14,6 +14,16 @@ REFERENCE_TEMPERATURE_C = 40.0
 _YY, _XX = np.mgrid[0:GRID, 0:GRID].astype(np.float32) / GRID
 
 
+@dataclass(frozen=True, slots=True)
+class LineSpectra:
+    """Amplitudes of line offsets, DN RMS, at 1, 2, .. cycles a frame: new in each exposure, and fixed to the die."""
+
+    row_temporal: tuple[float, ...]
+    row_fixed: tuple[float, ...]
+    column_temporal: tuple[float, ...]
+    column_fixed: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sensor:
     """A sensor model: geometry, EMVA 1288 noise parameters and its usual nuisances.
@@ -32,7 +42,10 @@ class Sensor:
         temperature_spread_c: SD of the die temperature between frames, kelvin.
         dsnu_e: dark signal non-uniformity from pixel to pixel, electrons.
         row_noise, column_noise: SD of row and column offsets as a share of the pixel noise, for rows of 512 pixels.
+        lines: line offsets fitted to a real sensor, instead of row_noise and column_noise.
         hot_density: hot pixels per pixel.
+        hot_sigma: lowest and highest excess of a hot pixel in sigma; drawn log-uniformly.
+        hot_cluster: share of dies with a hot 2x2 cluster.
         shading, glow: usual amplitude, in noise units of one cell of the 128 grid.
         spot_radius: smallest and largest radius of a spot, as a share of the frame.
         defect_levels: levels that a defective frame of this product has.
@@ -54,7 +67,10 @@ class Sensor:
     dsnu_e: float = 2.4
     row_noise: float = 0.02
     column_noise: float = 0.02
+    lines: LineSpectra | None = None
     hot_density: float = 1e-4
+    hot_sigma: tuple[float, float] = (5.0, 200.0)
+    hot_cluster: float = 0.15
     shading: float = 1.0
     glow: float = 0.0
     spot_radius: tuple[float, float] = (0.02, 0.12)
@@ -136,6 +152,7 @@ def expose(
     exposure: np.random.Generator,
     frames: int = 1,
     nuisance: float = 1.0,
+    shading: float = 1.0,
 ) -> Exposure:
     """Dark exposure of one die with a pattern on it, its black level corrected as read-outs do.
 
@@ -150,11 +167,12 @@ def expose(
         exposure: what changes between exposures: temperature, shot, read and row noise.
         frames: exposures averaged, >= 1.
         nuisance: factor on shading, glow, row and column noise and hot pixel density, >= 0.
+        shading: further factor on shading and glow, >= 0.
     """
     temperature_c = REFERENCE_TEMPERATURE_C + exposure.normal(0, sensor.temperature_spread_c)
     sigma_dn = sensor.sigma_dn(temperature_c, frames=frames)
     to_dn = sigma_dn / np.sqrt(sensor.cell_pixels)
-    fixed = (_shading(sensor, die, nuisance) + pattern) * to_dn
+    fixed = (_shading(sensor, die, nuisance * shading) + pattern) * to_dn
     signal_e = np.maximum(sensor.dark_signal_e(temperature_c) + fixed / sensor.gain_dn_per_e, 0)
     temporal_dn = sensor.gain_dn_per_e * np.sqrt((sensor.read_noise_e**2 + signal_e) / frames)
 
@@ -208,20 +226,34 @@ def _add_lines(
 ) -> None:
     """Row offsets of this exposure and column offsets of this die; scaled so that they weigh as in rows of 512."""
     h, w = x.shape
+    if sensor.lines is not None:
+        fitted = sensor.lines
+        x += nuisance * (_profile(fitted.row_fixed, h, die) + _profile(fitted.row_temporal, h, exposure))[:, None]
+        x += nuisance * (_profile(fitted.column_fixed, w, die) + _profile(fitted.column_temporal, w, exposure))
+        return
     rows = exposure.standard_normal((h, 1), dtype=np.float32)
     columns = die.standard_normal((1, w), dtype=np.float32)
     x += rows * np.float32(sensor.row_noise * nuisance * sigma_dn * np.sqrt(512 / w))
     x += columns * np.float32(sensor.column_noise * nuisance * sigma_dn * np.sqrt(512 / h))
 
 
+def _profile(amplitude: tuple[float, ...], size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """(size,) offsets, DN, with these RMS amplitudes at 1, 2, .. cycles and phases of their own."""
+    phases = np.exp(2j * np.pi * rng.random(len(amplitude)))
+    bins = np.concatenate([[0], np.asarray(amplitude) * phases * size / np.sqrt(2)])
+    if size % 2 == 0:  # the sine of two pixels has no phase but a sign
+        bins[-1] = amplitude[-1] * size * np.sign(phases[-1].real)
+    return np.fft.irfft(bins, size).astype(np.float32)
+
+
 def _add_hot_pixels(
     x: NDArray[np.float32], sensor: Sensor, die: np.random.Generator, *, sigma_dn: float, nuisance: float
 ) -> None:
-    """A tail of single hot pixels, 5 to 200 sigma, and now and then a 2x2 cluster."""
+    """A tail of single hot pixels, and now and then a 2x2 cluster."""
     h, w = x.shape
     count = die.poisson(sensor.hot_density * nuisance * h * w)
-    excess = np.exp(die.uniform(np.log(5), np.log(200), count)).astype(np.float32)
+    excess = np.exp(die.uniform(np.log(sensor.hot_sigma[0]), np.log(sensor.hot_sigma[1]), count)).astype(np.float32)
     np.add.at(x, (die.integers(0, h, count), die.integers(0, w, count)), excess * np.float32(sigma_dn))
-    if die.random() < 0.15:
+    if die.random() < sensor.hot_cluster:
         r, c = die.integers(2, h - 2), die.integers(2, w - 2)
         x[r - 1 : r + 1, c - 1 : c + 1] += np.float32(die.uniform(5, 60) * sigma_dn)

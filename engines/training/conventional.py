@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +34,22 @@ def fit_spec(scores: NDArray[np.floating], defective: NDArray[np.bool_]) -> floa
     if best == 0:
         return float(s[0] - 1) if len(s) else 0.0
     return float((s[best - 1] + s[best]) / 2) if best < len(s) else float(s[-1] + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PerSensorSpec:
+    """The conventional method's limits, DN, by sensor."""
+
+    limits: Mapping[str, float]
+
+    @classmethod
+    def fit(cls, scores: NDArray[np.floating], defective: NDArray[np.bool_], sensor: NDArray[np.str_]) -> PerSensorSpec:
+        """The best limit of each sensor on its training frames."""
+        return cls({str(n): fit_spec(scores[sensor == n], defective[sensor == n]) for n in np.unique(sensor)})
+
+    def calls(self, scores: NDArray[np.floating], sensor: NDArray[np.str_]) -> NDArray[np.bool_]:
+        """(n,) whether each score is above its sensor's limit."""
+        return scores > np.array([self.limits[str(name)] for name in sensor])
 
 
 def cross_fitted(

@@ -18,7 +18,9 @@ from kernels import IMAGE_SIDE, NotADarkFrameError, RawFrame, Stretcher, Stretch
 
 AMBIGUOUS = -1  # class_index of frames at the OK/NG border: for regression and UNet only
 AMBIGUOUS_SHARE = 0.10
-FULL_SIZE_SHARE = 0.03
+BORDER_SHARE = 0.20  # of frames, whose level is drawn close to the ambiguous ones, on either side
+BORDER_LEVELS = {"OK": (1.0, 2.5), "Spot": (3.5, 5.0), "Diagonal": (3.5, 5.0)}
+FULL_SIZE_SHARE = 0.01
 CHUNK = 64
 TRAINING_TAG = 11  # parts the streams of these sets from those of `umbra simulate` with the same seed
 
@@ -93,6 +95,7 @@ class SetRecipe:
         sensors: names out of A..F.
         seed: never one of another set.
         nuisance: lowest and highest factor on shading, glow, line noise and hot pixels.
+        shading: lowest and highest further factor on shading and glow, drawn log-uniformly.
         full_size: share of frames at the sensor's own size; the others are 0.15 to 1 MP.
         mix: share of each class.
     """
@@ -100,6 +103,7 @@ class SetRecipe:
     sensors: tuple[str, ...] = tuple(SENSORS)
     seed: int = 0
     nuisance: tuple[float, float] = (0.3, 2.5)
+    shading: tuple[float, float] = (0.5, 3.5)
     full_size: float = FULL_SIZE_SHARE
     mix: tuple[tuple[str, float], ...] = tuple(TRAINING_MIX.items())
 
@@ -112,18 +116,26 @@ def _draw_sensor(recipe: SetRecipe, rng: np.random.Generator) -> Sensor:
     return sensor.resized(width, int(width * rng.uniform(0.7, 0.95)))
 
 
+def _draw_plan(sensor: Sensor, recipe: SetRecipe, rng: np.random.Generator) -> tuple[Plan, bool]:
+    """A plan by the recipe's mix, and whether it is ambiguous; those at the border are what is hard to learn."""
+    plan = draw_plan(sensor, rng, dict(recipe.mix))
+    share = rng.random()
+    if share < AMBIGUOUS_SHARE:
+        return Plan(str(rng.choice(["Spot", "Diagonal"], p=[0.7, 0.3])), rng.uniform(2.0, 4.0)), True
+    if share < AMBIGUOUS_SHARE + BORDER_SHARE and plan.class_name != "Error":
+        return Plan(plan.class_name, rng.uniform(*BORDER_LEVELS[plan.class_name])), False
+    return plan, False
+
+
 def _draw(recipe: SetRecipe, index: int, stretcher: Stretcher, out: NDArray[np.float32]) -> ImageSet | None:
     rng = np.random.default_rng((recipe.seed, index, TRAINING_TAG))
     sensor = _draw_sensor(recipe, rng)
-    plan, class_index = draw_plan(sensor, rng, dict(recipe.mix)), AMBIGUOUS
-    if rng.random() < AMBIGUOUS_SHARE:
-        plan = Plan(str(rng.choice(["Spot", "Diagonal"], p=[0.7, 0.3])), rng.uniform(2.0, 4.0))
-    else:
-        class_index = CLASSES.index(plan.class_name)
-    frames = int(rng.choice([1, 1, 1, 4, 16]))
+    plan, ambiguous = _draw_plan(sensor, recipe, rng)
+    class_index = AMBIGUOUS if ambiguous else CLASSES.index(plan.class_name)
     frame = simulate(
-        sensor, plan, seed=(recipe.seed, index, TRAINING_TAG), frames=frames, nuisance=rng.uniform(*recipe.nuisance)
-    )
+        sensor, plan, seed=(recipe.seed, index, TRAINING_TAG), frames=int(rng.choice([1, 1, 1, 4, 16])),
+        nuisance=rng.uniform(*recipe.nuisance), shading=float(np.exp(rng.uniform(*np.log(recipe.shading)))),
+    )  # fmt: skip
     try:
         stretcher.stretch(RawFrame.from_samples(frame.samples, bits=sensor.bits), out)
     except NotADarkFrameError:  # a capture failure that never reaches the networks

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from engines.models import ForImages, ResNetD
 from engines.models.resnet_d import BasicBlock, Bottleneck
 from engines.training.fit import to_images
-from kernels import IMAGE_SIDE
 
 BATCH = 8
 
@@ -91,7 +90,7 @@ def _ranges(model: ForImages, layers: Iterable[nn.Module], images: NDArray[np.ui
 
     handles = [layer.register_forward_pre_hook(add) for layer in layers]
     for start in range(0, len(images), BATCH):
-        model(to_images(images[start : start + BATCH], IMAGE_SIDE))
+        model(to_images(images[start : start + BATCH], model.side))
     for handle in handles:
         handle.remove()
     return {layer: total / len(images) for layer, total in sums.items()}

@@ -6,7 +6,7 @@ import csv
 import os
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.errors import TrainingError
+from engines.models import area_weights
+from engines.training.parallel import join_group
+from engines.training.pictures import draw_curve
+
 Batch = tuple[Tensor, ...]
+SGD_RATE = 30.0  # a step of AdamW is about its rate a weight; SGD's is its rate times a gradient far below 1
+CURVE_COLUMNS = ("stage", "side", "images", "seconds", "rate", "loss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +56,11 @@ class Job:
         loss: (output, batch) -> scalar.
         validate: (model, side) -> named numbers; called after each stage.
         stages: in order.
-        out: folder of checkpoint.pt and curve.csv.
+        out: folder of checkpoint.pt, curve.csv and curve.png.
         seed: of the draws.
         start: SHA-256 of the file whose weights the model has, or empty for fresh ones; a checkpoint belongs to it.
-        optimizer: adamw or sgd.
+        optimizer: adamw or sgd; the rate of SGD is SGD_RATE times the stage's.
+        curve_steps: steps between two rows of curve.csv.
         checkpoint_s: seconds between checkpoints.
         report: called with one line of progress.
     """
@@ -67,6 +75,7 @@ class Job:
     start: str = ""
     optimizer: str = "adamw"
     weight_decay: float = 0.02
+    curve_steps: int = 50
     checkpoint_s: float = 120.0
     report: Callable[[str], None] = print
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
@@ -75,8 +84,10 @@ class Job:
 def fit(job: Job) -> None:
     """Train a job's model, or go on where its last checkpoint stopped.
 
-    Each batch is drawn from (seed, stage, step), so that a resumed run sees the same batches.
+    Each batch is drawn from (seed, stage, step), so that a resumed run sees the same batches. Under torchrun each process
+    draws its part of the batch from (seed, stage, step, rank).
     """
+    group = join_group()
     job.out.mkdir(parents=True, exist_ok=True)
     model = job.model.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _load(job.out / "checkpoint.pt")
@@ -84,6 +95,7 @@ def fit(job: Job) -> None:
         _check_same(job, state)
         model.load_state_dict(state["model"])
         job.report(f"resumed at stage {state['stage']} step {state['step']}")
+    group.wait()  # before the leader writes another checkpoint
     for number in range(len(job.stages)):
         if state and number < int(state["stage"]):  # type: ignore[call-overload]
             continue
@@ -100,31 +112,53 @@ def _schedule(job: Job, stages: int) -> list[object]:
 def _check_same(job: Job, state: dict[str, object]) -> None:
     begun = int(state["stage"]) + bool(state["step"])  # type: ignore[call-overload]
     if state["schedule"] != _schedule(job, begun):
-        raise ValueError(f"{job.out / 'checkpoint.pt'}: begun with seed, start, optimiser and stages {state['schedule']}, "
+        raise TrainingError(f"{job.out / 'checkpoint.pt'}: begun with seed, start, optimiser and stages {state['schedule']}, "
                          f"now {_schedule(job, begun)}; go on with the same, or choose another folder")  # fmt: skip
+
+
+def _peak_rate(job: Job, stage: Stage) -> float:
+    return stage.rate * (SGD_RATE if job.optimizer == "sgd" else 1)
 
 
 def _make_optimizer(job: Job, model: nn.Module, stage: Stage) -> torch.optim.Optimizer:
     if job.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), stage.rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        return torch.optim.SGD(
+            model.parameters(), _peak_rate(job, stage), momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
     return torch.optim.AdamW(model.parameters(), stage.rate, weight_decay=job.weight_decay)
 
 
 def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, object] | None) -> None:
-    stage = job.stages[number]
+    stage, group = job.stages[number], join_group()
     optimizer = _make_optimizer(job, model, stage)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, stage.steps + 1, pct_start=0.25)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _peak_rate(job, stage), stage.steps + 1, pct_start=0.25, cycle_momentum=False
+    )
     first = 0
     if state:
         optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         scheduler.load_state_dict(state["scheduler"])  # type: ignore[arg-type]
         first = int(state["step"])  # type: ignore[call-overload]
+    part = replace(stage, batch=max(1, stage.batch // group.size))
+    shared = group.share(model)
     began = saved = time.monotonic()
     losses: list[float] = []
-    model.train()
+    shared.train()
+
+    def row(step: int, **scores: float) -> dict[str, float]:
+        before = sum(s.steps * s.batch for s in job.stages[:number])
+        return {"stage": number, "side": stage.side, "images": before + step * stage.batch,
+                "seconds": round(time.monotonic() - began, 1), "rate": float(scheduler.get_last_lr()[0]),
+                "loss": float(np.mean(losses[-job.curve_steps :])) if losses else float("nan"), **scores}  # fmt: skip
+
     for step in range(first, stage.steps):
-        losses.append(_step(job, model, optimizer, stage, np.random.default_rng((job.seed, number, step))))
+        words = (job.seed, number, step) if group.size == 1 else (job.seed, number, step, group.rank)
+        losses.append(_step(job, shared, optimizer, part, np.random.default_rng(words)))
         scheduler.step()
+        if not group.leads:
+            continue
+        if (step + 1) % job.curve_steps == 0:
+            _write_curve(job.out / "curve.csv", row(step + 1))
         now = time.monotonic()
         if now - saved > job.checkpoint_s:
             saved = now
@@ -132,14 +166,13 @@ def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, object]
             eta = (now - began) / (step + 1 - first) * (stage.steps - step - 1)
             job.report(f"stage {number} ({stage.side} px) {step + 1}/{stage.steps} loss {np.mean(losses[-100:]):.4f} "
                        f"eta {eta / 60:.1f} min")  # fmt: skip
-    scores = job.validate(model, stage.side)
-    seconds = time.monotonic() - began
-    _write_curve(job.out / "curve.csv", {
-        "stage": number, "side": stage.side, "images": stage.images, "seconds": round(seconds),
-        "loss": float(np.mean(losses[-200:])) if losses else float("nan"), **scores,
-    })  # fmt: skip
-    job.report(f"stage {number} done in {seconds:.0f} s: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    _save(job, model, optimizer, scheduler, number + 1, 0)
+    if group.leads:
+        scores = job.validate(model, stage.side)
+        _write_curve(job.out / "curve.csv", row(stage.steps, **scores))
+        draw_curve(job.out / "curve.csv", job.out / "curve.png")
+        job.report(f"stage {number} done in {time.monotonic() - began:.0f} s: "
+                   + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))  # fmt: skip
+        _save(job, model, optimizer, scheduler, number + 1, 0)
 
 
 def mixed_precision(device: str) -> bool:
@@ -196,18 +229,33 @@ def _save(
 
 
 def _write_curve(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
+    """Add a row; the file's columns are the common ones, then the numbers of validation."""
+    rows: list[dict[str, str]] = []
+    columns = list(CURVE_COLUMNS)
+    if path.exists():
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = list(reader.fieldnames or columns), list(reader)
+    if new := [key for key in row if key not in columns]:
+        columns += new
+    elif path.exists():
+        with path.open("a", newline="") as file:
+            csv.DictWriter(file, columns, restval="").writerow(row)
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
         writer.writerow(row)
 
 
 def to_images(images: NDArray[np.uint8], side: int) -> Tensor:
     """(n, 224, 224) uint8 -> (n, 1, side, side) float32 in [0, 1], area-averaged down to `side`."""
     full = torch.from_numpy(np.array(images, np.float32)).unsqueeze(1) / 255
-    return full if side == full.shape[-1] else nn.functional.interpolate(full, (side, side), mode="area")
+    if side == full.shape[-1]:
+        return full
+    weights = area_weights(side)
+    return weights @ full @ weights.T
 
 
 @torch.no_grad()

@@ -11,14 +11,24 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
         "unseen": (Stage(128, 200_000, 64, 4e-3), Stage(224, 40_000, 32, 1e-3)),
     },
     "starter": {
-        "classifier": (Stage(64, 32_000, 32, 1.5e-3), Stage(128, 12_000, 16, 6e-4), Stage(224, 7_000, 16, 4e-4)),
-        "regressor": (Stage(128, 36_000, 32, 2e-3), Stage(224, 18_000, 16, 8e-4), Stage(224, 32_000, 16, 1e-3)),
+        "classifier": (Stage(64, 60_000, 64, 1.5e-3), Stage(128, 120_000, 32, 1e-3)),
+        "regressor": (Stage(64, 100_000, 64, 2e-3), Stage(128, 240_000, 64, 1e-3)),
         "unseen": (Stage(128, 24_000, 16, 5e-3), Stage(224, 3_000, 8, 8e-4)),
     },
     "finish": {  # from a bundle that is good already
-        "classifier": (Stage(128, 6_000, 16, 3e-4), Stage(224, 5_000, 16, 2e-4)),
-        "regressor": (Stage(224, 20_000, 16, 6e-4),),
+        "classifier": (Stage(128, 110_000, 32, 6e-4),),
+        "regressor": (Stage(128, 200_000, 64, 1e-3),),
         "unseen": (Stage(224, 3_000, 8, 4e-4),),
+    },
+    "small": {  # some hundred pictures, varied, from a bundle's weights
+        "classifier": (Stage(64, 24_000, 32, 8e-4), Stage(128, 10_000, 32, 4e-4)),
+        "regressor": (Stage(64, 30_000, 32, 1e-3), Stage(128, 20_000, 32, 6e-4)),
+        "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
+    },
+    "compare": {  # equal and short, to compare recipes
+        "classifier": (Stage(64, 24_000, 32, 1.5e-3),),
+        "regressor": (Stage(64, 48_000, 32, 2e-3),),
+        "unseen": (Stage(128, 4_000, 16, 5e-3),),
     },
     "smoke": {
         "classifier": (Stage(64, 64, 16, 1e-3),),
@@ -26,4 +36,11 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
         "unseen": (Stage(64, 64, 8, 1e-3),),
     },
 }
-NORM_IMAGES = {"paper": 3200, "starter": 1600, "finish": 400, "smoke": 64}  # for reestimate_norms
+NORM_IMAGES = {
+    "paper": 3200,
+    "starter": 1600,
+    "finish": 400,
+    "small": 1600,
+    "compare": 1600,
+    "smoke": 64,
+}  # for reestimate_norms

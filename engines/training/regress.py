@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.models import ForImages
-from engines.training.classify import flip
+from engines.training.classify import augment, flip
 from engines.training.data import ImageSet
 from engines.training.fit import Batch, Job, Stage, predict, to_images
 
@@ -29,14 +29,22 @@ def scores(levels: NDArray[np.float32], rating: NDArray[np.float32]) -> dict[str
 
 
 def regressor_job(
-    model: ForImages, train: ImageSet, validation: ImageSet, stages: tuple[Stage, ...], out: Path, *, seed: int = 0
+    model: ForImages,
+    train: ImageSet,
+    validation: ImageSet,
+    stages: tuple[Stage, ...],
+    out: Path,
+    *,
+    seed: int = 0,
+    pictures: bool = False,
 ) -> Job:
-    """The job that trains a regressor on all frames, ambiguous ones included."""
+    """The job that trains a regressor on all frames, ambiguous ones included; pictures are varied further."""
     huber = nn.HuberLoss(delta=1.0)
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
         chosen = np.sort(rng.choice(len(train), stage.batch, replace=len(train) < stage.batch))
-        images = flip(to_images(train.images[chosen], stage.side), rng)
+        images = to_images(train.images[chosen], stage.side)
+        images = augment(images, rng) if pictures else flip(images, rng)
         return images, torch.from_numpy(train.rating[chosen])
 
     def loss(output: Tensor, batch: Batch) -> Tensor:

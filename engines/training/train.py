@@ -6,19 +6,22 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from engines.classes import CLASSES
+from engines.errors import TrainingError
 from engines.models import ROLES, build
 from engines.training.classify import classifier_job
-from engines.training.data import ImageSet
+from engines.training.data import AMBIGUOUS, ImageSet
 from engines.training.fit import fit, reestimate_norms
+from engines.training.parallel import join_group
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import regressor_job
 from engines.training.unseen import seen_only, unseen_job
 from engines.training.warm_start import START_IMAGES, start_from
-from kernels import IMAGE_SIDE
 
 _JOBS = {"classifier": classifier_job, "regressor": regressor_job, "unseen": unseen_job}
 
@@ -32,6 +35,8 @@ def train(
     seed: int = 0,
     optimizer: str = "adamw",
     start: Path | None = None,
+    classes: int = 4,
+    pictures: bool = False,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train a role on (training, validation) sets, or go on from out/checkpoint.pt.
@@ -44,33 +49,61 @@ def train(
         seed: of weights and batches.
         optimizer: adamw or sgd.
         start: a bundle's ONNX file of this role to start from, or None for fresh weights.
+        classes: of a classifier: 4, or 2 to compare.
+        pictures: whether the images are ordinary pictures and no stretched frames.
         report: called with one line of progress.
 
     Returns:
         out/weights.pt: the state dict with re-estimated BatchNorm statistics, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown role or preset, a set that cannot teach the role, or a start that is another network.
+        TrainingError: an unknown role or preset, a set that cannot teach the role, or a start that is another network.
     """
     if role not in ROLES or preset not in PRESETS:
-        raise ValueError(f"role {role!r}, preset {preset!r}: wanted one of {ROLES} and one of {tuple(PRESETS)}")
+        raise TrainingError(f"role {role!r}, preset {preset!r}: wanted one of {ROLES} and one of {tuple(PRESETS)}")
     training, validation = sets
-    if role == "classifier" and len(np.unique(training.class_index[training.class_index >= 0])) < 2:
-        raise ValueError("training set: frames of one class only, wanted at least two of OK, Spot, Diagonal, Error")
+    _check_teaches(role, training)
     model = build(role, seed=seed)
+    if role != "unseen":
+        model.side = PRESETS[preset][role][-1].side
     if start is not None:
         start_from(model, start, training.images[:START_IMAGES])
-    job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed)
+    options: dict[str, Any] = {} if role == "unseen" else {"pictures": pictures}
+    if role == "classifier":
+        options["classes"] = classes
+    job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed, **options)
     begun_from = "" if start is None else hashlib.sha256(start.read_bytes()).hexdigest()
     job = replace(job, optimizer=optimizer, start=begun_from, report=report)
+    group = join_group()
+    if not group.leads:
+        job = replace(job, report=lambda _line: None)
     fit(job)
+    if not group.leads:
+        return out / "weights.pt"
     taught = seen_only(training) if role == "unseen" else training
     count = min(NORM_IMAGES[preset], len(taught))
     chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
-    side = PRESETS[preset][role][-1].side if preset == "smoke" else IMAGE_SIDE
+    side = PRESETS[preset][role][-1].side if preset == "smoke" else model.side
     reestimate_norms(model, taught.images[chosen], side, batch=min(50, count))
     scores = job.validate(model, side)
     report(f"{role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    torch.save({k: v.float().cpu() if v.is_floating_point() else v.cpu() for k, v in model.state_dict().items()},
-               out / "weights.pt")  # fmt: skip
+    torch.save(model.float().cpu().state_dict(), out / "weights.pt")
     return out / "weights.pt"
+
+
+def _check_teaches(role: str, training: ImageSet) -> None:
+    """Refuse a set that a role cannot learn from, before the first epoch."""
+    classes = np.unique(training.class_index[training.class_index != AMBIGUOUS])
+    if role == "classifier" and len(classes) < 2:
+        found = ", ".join(CLASSES[i] for i in classes) or "none"
+        raise TrainingError(
+            f"training set: frames of one class only ({found}), wanted at least two of {', '.join(CLASSES)}"
+        )
+    if role == "regressor":
+        rated = training.rating[np.isfinite(training.rating)]
+        if len(rated) < len(training):
+            raise TrainingError(f"training set: {len(training) - len(rated)} of {len(training)} frames have no level")
+        if len(np.unique(rated)) < 2:
+            raise TrainingError(f"training set: every frame has level {rated[0]:g}, wanted at least two levels")
+    if role == "unseen" and not len(training.boxes):
+        raise TrainingError("training set: no frame has a box, wanted some to learn what is known")

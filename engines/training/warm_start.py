@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from engines.errors import TrainingError
 from engines.models import ForImages
 from engines.training.fit import to_images
-from kernels import IMAGE_SIDE
 
 START_IMAGES = 64  # enough to unfold from
 
@@ -33,26 +33,26 @@ def start_from(model: ForImages, path: Path, images: NDArray[np.uint8]) -> None:
         images: (n, 224, 224) uint8, some dozens of those that training will see.
 
     Raises:
-        ValueError: the file is of another network, or not one that this project exported.
+        TrainingError: the file is of another network, or not one that this project exported.
     """
     stored = _float_weights(path)
     parameters = dict(model.named_parameters())
     layers = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
     wanted = {name for name, module in model.named_modules() if isinstance(module, layers)}
     if missing := sorted(f"{name}.weight" for name in wanted if f"{name}.weight" not in stored):
-        raise ValueError(f"{path}: no {missing[0]}; wanted the weights of a {model.role} network")
+        raise TrainingError(f"{path}: no {missing[0]}; wanted the weights of a {model.role} network")
     folded: dict[str, Folded] = {}
     with torch.no_grad():
         for name in sorted(wanted):
             _copy(parameters[f"{name}.weight"], stored[f"{name}.weight"], f"{path}: {name}.weight")
             bias = stored.get(f"{name}.weight_bias", stored.get(f"{name}.bias"))
             if bias is None:
-                raise ValueError(f"{path}: no bias beside {name}.weight")
+                raise TrainingError(f"{path}: no bias beside {name}.weight")
             if f"{name}.bias" in parameters:
                 _copy(parameters[f"{name}.bias"], bias, f"{path}: {name}.bias")
             else:
                 folded[name] = Folded(_rescale(parameters[f"{name}.weight"]), torch.from_numpy(bias.copy()))
-    _unfold(model, folded, to_images(images, IMAGE_SIDE))
+    _unfold(model, folded, to_images(images, model.side))
 
 
 class Folded(NamedTuple):
@@ -72,7 +72,7 @@ def _rescale(weight: Tensor) -> Tensor:
 
 def _copy(parameter: Tensor, value: NDArray[np.float32], what: str) -> None:
     if tuple(parameter.shape) != value.shape:
-        raise ValueError(f"{what} has shape {value.shape}, wanted {tuple(parameter.shape)}")
+        raise TrainingError(f"{what} has shape {value.shape}, wanted {tuple(parameter.shape)}")
     parameter.copy_(torch.from_numpy(value.copy()))
 
 

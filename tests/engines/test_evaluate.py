@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.training.conventional import conventional_score, cross_fitted, fit_spec
-from engines.training.evaluate import Judged, evaluate
+from engines.training.conventional import PerSensorSpec, conventional_score, cross_fitted, fit_spec
+from engines.training.evaluate import Judged, difference, evaluate, f1_interval, wilson
 from tests.conftest import dark
 
 
@@ -44,6 +44,52 @@ def test_level_errors() -> None:
     assert report["mae"] == pytest.approx(1.5)
     assert report["beyond_3"] == pytest.approx(1 / 3)
     assert report["pcc"] == pytest.approx(np.corrcoef([5.5, 4, 1], [5, 8, 1])[0, 1])
+
+
+def test_intervals_of_shares_are_wilsons() -> None:
+    # Worked example of E. B. Wilson's interval: 15 of 20.
+    assert wilson(15, 20) == pytest.approx([0.5313, 0.8881], abs=1e-4)
+    assert wilson(0, 0) == [0.0, 1.0]
+    assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_the_interval_of_f1_covers_repeats_of_the_experiment() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        truth = rng.random(400) < 0.35
+        called = np.where(rng.random(400) < 0.05, ~truth, truth)
+        low, high = f1_interval(truth, called)
+        covered += low <= 0.9302 <= high  # 2 * .35 * .95 / (.35 + .35 * .95 + .65 * .05)
+    assert covered >= 180  # 190 expected, SD 3
+
+
+def test_a_report_has_intervals_distributions_and_levels() -> None:
+    frames = [judged("OK", "OK", level=1, found=n / 10) for n in range(20)] + [judged("Spot", "Spot", level=6, found=6)]
+    report = evaluate(frames, np.zeros(21, bool), spec=0.3)
+    assert report["intervals"]["recall"] == pytest.approx(wilson(1, 1))
+    assert report["false_alarms"] == 0
+    assert report["level_by_rating"]["1"]["median"] == pytest.approx(0.95)
+    assert report["scores"]["A"]["umbra"]["NG"]["median"] == pytest.approx(0.54)
+    assert report["scores"]["A"]["conventional_dn"]["OK"]["n"] == 20
+
+
+def test_flips_between_two_engines_are_counted() -> None:
+    frames = [judged("Spot", "Spot", found=5), judged("OK", "OK", found=1), judged("Spot", None)]
+    others = [judged("Spot", "OK", found=4), judged("OK", "OK", found=1.5), judged("Spot", None)]
+    found = difference(frames, others, spec=0.3)
+    assert (found["flips"], found["flip_share"]) == (1, pytest.approx(1 / 3))
+    assert found["score_difference"] == pytest.approx((0.9 * 0.5 - 0.1 * 0.4 + 0.1 * 0.05) / 2)
+    assert found["level_difference"] == pytest.approx(0.75)
+    assert found["mae"] == pytest.approx((1 + 3.5) / 2)
+
+
+def test_a_conventional_spec_is_fitted_a_sensor_on_other_frames() -> None:
+    spec = PerSensorSpec.fit(
+        np.array([1.0, 3.0, 10.0, 30.0]), np.array([False, True] * 2), np.array(["A", "A", "B", "B"])
+    )
+    assert spec.limits == {"A": 2.0, "B": 20.0}
+    assert spec.calls(np.array([5.0, 5.0]), np.array(["A", "B"])).tolist() == [True, False]
 
 
 def test_spec_is_halfway_between_the_classes() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from kernels import StretchParams
 
 torch = pytest.importorskip("torch")
 
-from engines.models import build, resnet18_d, resnet101_d  # noqa: E402
+from engines.errors import TrainingError  # noqa: E402
+from engines.models import area_weights, build, resnet18_d, resnet101_d  # noqa: E402
 from engines.models.unet import UNet  # noqa: E402
-from engines.training.classify import class_weights  # noqa: E402
-from engines.training.fit import Stage, fit, predict, reestimate_norms  # noqa: E402
+from engines.training.classify import augment, class_weights, classifier_job  # noqa: E402
+from engines.training.fit import SGD_RATE, Stage, fit, predict, reestimate_norms, to_images  # noqa: E402
 from engines.training.quantize import export  # noqa: E402
 from engines.training.regress import regressor_job  # noqa: E402
 from engines.training.train import train  # noqa: E402
@@ -126,6 +128,25 @@ def test_rare_classes_weigh_more_and_diagonal_most(tiny: ImageSet) -> None:
     assert weights[0] < weights[1] == weights[3] < weights[2]
 
 
+def test_a_class_that_is_not_there_weighs_nothing(tiny: ImageSet) -> None:
+    weights = class_weights(replace(tiny, class_index=np.array([0] * 80 + [1] * 20)))
+    assert weights[2:].tolist() == [0, 0]
+    assert weights[:2].mean() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(2)
+
+
+def test_pictures_are_varied_but_keep_their_background() -> None:
+    pictures = torch.full((6, 1, 64, 64), 0.5)
+    pictures[:, :, 20:40, 28:36] = 0.9
+    varied = augment(pictures, np.random.default_rng(0))
+    assert varied.shape == pictures.shape
+    assert ((varied - 0.5).abs() < 1e-3).float().mean() > 0.8
+    areas = [float((picture > 0.6).sum()) for picture in varied]
+    assert min(areas) > 0.5 * 160
+    assert len({round(area) for area in areas}) > 3
+    assert not torch.equal(varied[0], varied[1])
+
+
 def test_boxes_are_enlarged_by_ten_pixels() -> None:
     target = box_target(np.array([[50, 60, 70, 80]], np.float32))
     assert target.sum() == 40 * 40
@@ -142,3 +163,64 @@ def test_a_false_claim_costs_four_times_a_missed_one() -> None:
 def test_auroc_counts_ties_half() -> None:
     assert auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == pytest.approx(0.875)
     assert unseen_maps(np.full((1, 2, 1, 1), -50, np.float32))[0, 0, 0] == pytest.approx(1)
+
+
+def test_images_are_averaged_over_equal_areas() -> None:
+    weights = area_weights(128)
+    assert weights.shape == (128, 224)
+    torch.testing.assert_close(weights.sum(1), torch.ones(128))  # an average a part
+    torch.testing.assert_close(weights.sum(0), torch.full((224,), 128 / 224))  # every pixel weighs alike
+    image = torch.rand(1, 1, 224, 224)
+    assert to_images((image[0].numpy() * 255).astype(np.uint8), 112).shape == (1, 1, 112, 112)
+    halves = to_images((image[0].numpy() * 255).astype(np.uint8), 112)[0, 0]
+    whole = torch.from_numpy((image[0, 0].numpy() * 255).astype(np.uint8).astype(np.float32) / 255)
+    torch.testing.assert_close(halves, whole.reshape(112, 2, 112, 2).mean((1, 3)))
+
+
+def test_a_network_averages_the_bundles_image_and_takes_a_smaller_one_as_it_is() -> None:
+    model = build("regressor", seed=3).eval()
+    pixels = np.random.default_rng(0).integers(100, 156, (2, 224, 224), dtype=np.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(model(to_images(pixels, 224)), model(to_images(pixels, 128)), rtol=1e-4, atol=1e-4)
+    other = build("regressor", seed=4)
+    other.side = 224
+    other.load_state_dict(model.state_dict())
+    assert other.side == 128
+
+
+def test_two_classes_are_ok_and_the_rest(tiny: ImageSet, tmp_path: Path) -> None:
+    job = classifier_job(build("classifier"), tiny, tiny, (Stage(32, 16, 16, 1e-3),), tmp_path, classes=2)
+    _, labels = job.draw(job.stages[0], np.random.default_rng(0))
+    assert set(labels.tolist()) == {0, 1}
+
+
+def test_sgd_steps_further_than_adam(tiny: ImageSet, tmp_path: Path) -> None:
+    stage = Stage(32, 320, 16, 2e-3)
+    model = build("regressor", seed=0)
+    before = np.abs(predict(model, tiny.images, 32)[:, 0] - tiny.rating).mean()
+    fit(replace(regressor_job(model, tiny, tiny, (stage,), tmp_path), optimizer="sgd", curve_steps=5))
+    reestimate_norms(model, tiny.images, 32, batch=48)
+    assert np.abs(predict(model, tiny.images, 32)[:, 0] - tiny.rating).mean() < 0.9 * before
+    rows = (tmp_path / "curve.csv").read_text().splitlines()
+    assert rows[0].startswith("stage,side,images,seconds,rate,loss,mae")
+    rates = [float(row.split(",")[4]) for row in rows[1:]]
+    assert max(rates) == pytest.approx(2e-3 * SGD_RATE, rel=0.2)
+    assert [int(row.split(",")[2]) for row in rows[1:]] == [80, 160, 240, 320, 320]
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("role", "changes", "message"),
+    [
+        ("regressor", {"rating": np.nan}, "frames have no level"),
+        ("regressor", {"rating": 2.0}, "every frame has level 2"),
+        ("unseen", {"boxes": np.empty((0, 5), np.float32)}, "no frame has a box"),
+    ],
+)
+def test_a_set_that_cannot_teach_is_refused(
+    tiny: ImageSet, tmp_path: Path, role: str, changes: dict[str, Any], message: str
+) -> None:
+    if "rating" in changes:
+        changes = {"rating": np.full(len(tiny), changes["rating"], np.float32)}
+    with pytest.raises(TrainingError, match=message):
+        train(role, (replace(tiny, **changes),) * 2, tmp_path, preset="smoke")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engines.simulation import CLASSES, PAPER_MIX, SENSORS, TRAINING_MIX, Plan, draw_plan, simulate
+from engines.simulation import CLASSES, SENSORS, TRAINING_MIX, Plan, draw_plan, plans, simulate
 from engines.simulation.blemish import at_level, boxes_of, diagonal, spot
 from engines.simulation.sensor import Sensor
 from engines.simulation.visibility import GRID, cnr_of, contrast_to_noise, level_of, rate
@@ -114,7 +114,7 @@ def test_a_box_holds_the_blemish() -> None:
     assert boxes_of(pattern) == [(40 / GRID, 20 / GRID, 60 / GRID, 30 / GRID)]
 
 
-@pytest.mark.parametrize("mix", [TRAINING_MIX, PAPER_MIX])
+@pytest.mark.parametrize("mix", [TRAINING_MIX, plans.SENSOR_TEST_MIX])
 def test_classes_are_drawn_by_the_mix(mix: dict[str, float]) -> None:
     rng = np.random.default_rng(1)
     drawn = [draw_plan(SENSORS["D"], rng, mix).class_name for _ in range(4000)]

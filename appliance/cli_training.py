@@ -1,0 +1,314 @@
+"""`umbra simulate`, `train`, `evaluate`: frames with their truth, networks, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from appliance.terminal import (
+    BundleOption,
+    ClassMapOption,
+    FoldOption,
+    JsonOption,
+    cache_folder,
+    find_bundle,
+    progress_bar,
+    read_data,
+    say,
+    talk,
+    train_extra,
+    wide_console,
+    without_nan,
+)
+from engines import Precision
+
+training_app = typer.Typer()
+
+
+class Role(StrEnum):
+    """The networks of a bundle."""
+
+    CLASSIFIER = "classifier"
+    REGRESSOR = "regressor"
+    UNSEEN = "unseen"
+
+
+class Preset(StrEnum):
+    """Lengths of training."""
+
+    PAPER = "paper"
+    STARTER = "starter"
+    FINISH = "finish"
+    SMALL = "small"
+    SMOKE = "smoke"
+
+
+class Optimizer(StrEnum):
+    """Optimisers that were compared."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+
+
+class ClassCount(StrEnum):
+    """Classes that a classifier learns."""
+
+    FOUR = "4"
+    TWO = "2"
+
+
+class PaperSet(StrEnum):
+    """The data sets of the dark-blemish paper."""
+
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    SENSORS = "sensors"
+
+
+class Split(StrEnum):
+    """Parts of a data set."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    ALL = "all"
+
+
+@training_app.command(
+    epilog="Examples: umbra simulate frames/ --sensor A..F --count 24 --seed 7 --format tiff,png,raw10; "
+    "umbra simulate alike/ --like dark1.png dark2.png dark3.png"
+)
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Folder to write.", file_okay=False)],
+    more: Annotated[list[Path] | None, typer.Argument(help="Further frames of --like.", metavar="[FRAMES]...")] = None,
+    sensor: Annotated[str, typer.Option(help="A..F, or names with commas.")] = "A..F",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Frames; default 24, or as many as the paper's set has.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same files.")] = 0,
+    paper_mix: Annotated[
+        bool,
+        typer.Option("--paper-mix", help="The paper's sets: classes of its Table 1, levels of Table 2, sensors of 3."),
+    ] = False,
+    part: Annotated[
+        PaperSet | None,
+        typer.Option(
+            help="With --paper-mix: this one alone; default classification with --count, else all, in folders."
+        ),
+    ] = None,
+    format_names: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="tiff, png, pgm, npy, fits, raw, raw10, raw12, raw14; several with commas are used in turn.",
+        ),
+    ] = "tiff",
+    megapixels: Annotated[
+        float | None,
+        typer.Option(
+            min=0.06, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."
+        ),
+    ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, help="Real dark frames of one exposure, or their folder: fit a sensor to them instead."
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+) -> None:
+    """Write simulated dark frames of six sensors with truth.csv (class, level, boxes); goes on where it was stopped."""
+    from appliance.dataset import DataSetError
+    from appliance.simulated import SimulationPlan, read_stack, write_likeness, write_simulated
+    from engines.simulation.likeness import fit_sensor
+
+    if more and like is None:
+        raise typer.BadParameter(f"{more[0]}: further frames want --like before them")
+    real, fitted = None, None
+    if like is not None:
+        paths = sorted(p for p in like.iterdir() if p.is_file()) if like.is_dir() else [like, *(more or [])]
+        real, bits = read_stack(paths)
+        fitted = fit_sensor(real, bits=bits, name="like")
+    if part is not None and not paper_mix:
+        raise typer.BadParameter("--part wants --paper-mix")
+    if not paper_mix:
+        folders: dict[Path, str | None] = {out: None}
+    elif part is not None or count is not None:
+        folders = {out: part or PaperSet.CLASSIFICATION}
+    else:
+        folders = {out / name: name for name in PaperSet}
+    for folder, paper in folders.items():
+        try:
+            plan = SimulationPlan(
+                sensors=("like",) if fitted else _sensor_names(sensor), seed=seed, like=fitted,
+                count=count if paper_mix else count or 24, formats=tuple(format_names.split(",")), paper=paper,
+                megapixels=megapixels,
+            )  # fmt: skip
+        except DataSetError as error:
+            raise typer.BadParameter(str(error)) from error
+        with progress_bar(talk()) as progress:
+            task = progress.add_task(f"simulating {paper or ''}", total=None)
+            truth = write_simulated(
+                plan, folder, workers=workers,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
+            )  # fmt: skip
+        talk().print(f"{len(plan.frames())} frames, truth in {truth}")
+        if real is not None:
+            talk().print(f"real beside simulated: {write_likeness(plan, real, folder)}")
+
+
+def _sensor_names(text: str) -> tuple[str, ...]:
+    first, dots, last = text.partition("..")
+    if dots and len(first) == len(last) == 1 and first <= last:
+        return tuple(chr(c) for c in range(ord(first), ord(last) + 1))
+    return tuple(text.split(","))
+
+
+@training_app.command(epilog="Example: umbra evaluate --data frames/ --out report/")
+def evaluate(
+    data: Annotated[Path, typer.Option(help="Folder with truth.csv or labels.csv.", exists=True, file_okay=False)],
+    class_map: ClassMapOption = None,
+    fold: FoldOption = None,
+    bundle: BundleOption = None,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            help="Trained networks instead of a bundle: RUNS/classifier/weights.pt, RUNS/regressor/weights.pt.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Arithmetic of the engines.")] = Precision.INT8,
+    against: Annotated[
+        Precision | None, typer.Option(help="Measure in this arithmetic too, and say how many verdicts differ.")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Of a set that is split: which frames.")] = Split.TEST,
+    out: Annotated[
+        Path | None, typer.Option(help="Write report.json and a picture of each table here.", file_okay=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle against known truth, beside the conventional method."""
+    from appliance.assess import assess, assess_images
+    from engines.build import build_inspector
+
+    console = talk()
+    known = read_data(data, class_map, fold)
+    pictures = train_extra("pictures") if out else None
+    chosen = find_bundle(bundle, None, None)
+    if runs is not None or known.pictures:
+        networks = train_extra("networks")
+        found = networks.of_runs(runs) if runs is not None else networks.of_bundle(chosen)
+        identity = str(runs) if runs is not None else chosen.identity
+        report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
+    else:
+        with console.status("building engines"):
+            inspector = build_inspector(chosen, precision=precision, cache=cache_folder())
+            other = None if against is None else build_inspector(chosen, precision=against, cache=cache_folder())
+        with progress_bar(console) as progress:
+            task = progress.add_task("evaluating", total=None)
+            report = assess(
+                known, inspector, split=split, against=other,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )  # fmt: skip
+    text = json.dumps(without_nan(report), indent=1)
+    if out and pictures:
+        pictures.draw_report(report, out)
+        (out / "report.json").write_text(text + "\n", encoding="utf-8")
+        console.print(f"report and pictures in {out}")
+    if as_json:
+        say(text)
+    else:
+        _print_report(report)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    table = Table("sensor", "n", "conventional acc.", "F1", f"{report['bundle']} acc.", "F1", title="OK against NG")
+    rows = {**report["per_sensor"], "total": report}
+    for name, row in rows.items():
+        old = row["conventional"]
+        table.add_row(
+            name, str(row["n"]), *(f"{v:.4f}" for v in (old["accuracy"], old["f1"], row["accuracy"], row["f1"]))
+        )
+    console = wide_console()
+    console.print(table)
+    confusion = Table("true class", *next(iter(report["confusion"].values())), title="called class")
+    for name, counts in report["confusion"].items():
+        confusion.add_row(name, *map(str, counts.values()))
+    console.print(confusion)
+    verdicts, (low, high) = report["verdicts"], report["class_accuracy_interval"]
+    console.print(
+        f"class right {report['class_accuracy']:.4f} [dim]({low:.4f} to {high:.4f})[/]; OK against NG: "
+        f"accuracy {_share(report, 'accuracy')}, F1 {_share(report, 'f1')}, recall {_share(report, 'recall')}, "
+        f"false alarms {_share(report, 'false_alarms')}\n"
+        f"verdicts at spec {verdicts['spec']}: accuracy {_share(verdicts, 'accuracy')}, F1 {_share(verdicts, 'f1')}, "
+        f"recall {_share(verdicts, 'recall')}, false alarms {_share(verdicts, 'false_alarms')}\n"
+        f"level MAE {report['mae']:.3f} (0 to 9: {report['mae_0_to_9']:.3f}), beyond 3 levels {report['beyond_3']:.2%}, "
+        f"Pearson {report['pcc']:.4f}\n{report['ambiguous']} ambiguous frames left out of accuracy and F1, "
+        f"{report['refused']} refused before the networks; conventional specs fitted on "
+        f"{report['conventional_fitted_on']} {'training frames' if report['split'] != 'all' else 'of each sensor'}"
+    )
+    if other := report.get("against"):
+        console.print(
+            f"against {other['engine']}: {other['flips']} verdicts flip ({other['flip_share']:.2%}), score differs by "
+            f"{other['score_difference']:.4f}, level by {other['level_difference']:.3f} on the mean; "
+            f"level MAE there {other['mae']:.3f}"
+        )
+
+
+def _share(rates: dict[str, Any], key: str) -> str:
+    low, high = rates["intervals"][key]
+    return f"{rates[key]:.4f} [dim]({low:.4f} to {high:.4f})[/]"
+
+
+@training_app.command(epilog="Example: umbra train classifier --data frames/ --out runs/classifier --preset smoke")
+def train(
+    role: Annotated[Role, typer.Argument(help="Which network.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, curve.csv and weights.pt.", file_okay=False)],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with truth.csv or labels.csv.", exists=True, file_okay=False)
+    ] = None,
+    class_map: ClassMapOption = None,
+    fold: FoldOption = None,
+    simulated: Annotated[
+        int | None, typer.Option("--simulate", min=64, help="Simulate this many frames instead; kept beside OUT.")
+    ] = None,
+    preset: Annotated[Preset, typer.Option(help="How long.")] = Preset.STARTER,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
+    optimizer: Annotated[Optimizer, typer.Option(help="Of the weights.")] = Optimizer.ADAMW,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Bundle, by name or folder, whose weights to start from.")
+    ] = None,
+    classes: Annotated[
+        ClassCount, typer.Option(help="Of a classifier: 4; 2 (OK against the rest) is there to compare.")
+    ] = ClassCount.FOUR,
+) -> None:
+    """Train one network of a bundle; goes on where it was stopped (the `train` extra); more GPUs through torchrun."""
+    from appliance.training_sets import training_sets
+
+    if (data is None) == (simulated is None):
+        raise typer.BadParameter("wanted one of --data and --simulate")
+    training, parallel = train_extra(), train_extra("parallel")
+    weights = None if start is None else find_bundle(start, None, None).model(role)
+    known = None if data is None else read_data(data, class_map, fold)
+    with parallel.leader_first():
+        sets = training_sets(known, simulated, cache=out.parent / "sets")
+    training.train(
+        role,
+        sets,
+        out,
+        preset=preset,
+        seed=seed,
+        optimizer=optimizer,
+        start=weights,
+        classes=int(classes),
+        pictures=known is not None and known.pictures,
+        report=say,
+    )
+    parallel.leave_group()

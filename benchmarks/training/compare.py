@@ -1,0 +1,103 @@
+"""`make compare`: AdamW beside SGD, four classes beside two, and each sensor left out; small runs from nothing, one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance.training_sets import training_sets
+from benchmarks.harness import RESULTS, machine
+from engines.simulation import SENSORS
+from engines.training.classify import scores as class_scores
+from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
+from engines.training.evaluate import f1_interval
+from engines.training.fit import predict
+from engines.training.quantize import load_weights
+from engines.training.regress import scores as level_scores
+from engines.training.train import train
+from kernels import StretchParams
+
+FRAMES, TEST_FRAMES, TEST_SEED = 24_000, 4_000, 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training: its name, role, what differs from the usual, and the sensor it never sees."""
+
+    name: str
+    role: str
+    optimizer: str = "adamw"
+    classes: int = 4
+    without: str = ""
+
+
+def runs() -> Iterator[Run]:
+    yield Run("classifier AdamW", "classifier")
+    yield Run("classifier SGD", "classifier", optimizer="sgd")
+    yield Run("classifier, two classes", "classifier", classes=2)
+    yield Run("regressor AdamW", "regressor")
+    yield Run("regressor SGD", "regressor", optimizer="sgd")
+    for sensor in SENSORS:
+        yield Run(f"classifier without {sensor}", "classifier", without=sensor)
+
+
+def judge(run: Run, weights: Path, test: ImageSet) -> dict[str, Any]:
+    """Numbers on test frames, all of them and sensor by sensor."""
+    model = load_weights(run.role, weights)
+    if run.role == "regressor":
+        return level_scores(predict(model, test.images, model.side)[:, 0], test.rating)
+    clear = test.select(test.class_index != AMBIGUOUS)
+    logits = predict(model, clear.images, model.side)
+    truth = clear.class_index > 0
+    called = np.exp(logits[:, 0] - logits.max(1)) < np.exp(logits - logits.max(1, keepdims=True)).sum(1) / 2
+    per_sensor = {}
+    for name in SENSORS:
+        here = clear.sensor == name
+        found = class_scores(logits[here], clear.select(here))
+        per_sensor[name] = {"n": int(here.sum()), "f1": found["f1"], "interval": f1_interval(truth[here], called[here])}
+    return {**class_scores(logits, clear), "f1_interval": f1_interval(truth, called), "per_sensor": per_sensor}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work/compare"))
+    work: Path = parser.parse_args().work
+    training, validation = training_sets(None, FRAMES, cache=work / "sets")
+    if not (work / "sets" / "test" / "images.npy").exists():
+        recipe = SetRecipe(seed=TEST_SEED, nuisance=(1.0, 1.0), shading=(1.0, 1.0), full_size=0.0)
+        simulate_set(recipe, TEST_FRAMES, StretchParams()).save(work / "sets" / "test")
+    test = ImageSet.load(work / "sets" / "test")
+    found: dict[str, Any] = {}
+    for run in runs():
+        folder = work / run.name.replace(" ", "-").replace(",", "")
+        if not (folder / "result.json").exists():
+            began = time.monotonic()
+            taught = training.select(training.sensor != run.without) if run.without else training
+            weights = train(run.role, (taught, validation), folder / run.role, preset="compare",
+                            optimizer=run.optimizer, classes=run.classes)  # fmt: skip
+            result = {**judge(run, weights, test), "seconds": round(time.monotonic() - began)}
+            (folder / "result.json").write_text(json.dumps(result, indent=1))
+        found[run.name] = json.loads((folder / "result.json").read_text())
+        print(run.name, {k: round(v, 4) for k, v in found[run.name].items() if isinstance(v, float)})
+    usual = found["classifier AdamW"]["per_sensor"]
+    for sensor in SENSORS:
+        left_out = found[f"classifier without {sensor}"]["per_sensor"][sensor]["f1"]
+        print(f"sensor {sensor}: F1 {usual[sensor]['f1']:.4f} trained with it, {left_out:.4f} without")
+    body = {
+        "machine": machine(),
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "frames": FRAMES,
+        "runs": found,
+    }
+    (RESULTS / "training.json").write_text(json.dumps(body, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

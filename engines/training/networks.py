@@ -1,0 +1,58 @@
+"""What trained networks give for images, from a bundle's ONNX files or from training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.bundle import Bundle
+from engines.errors import TrainingError
+from engines.models import ForImages
+from engines.openvino import outputs_of
+from engines.training.fit import predict
+from engines.training.quantize import load_weights
+
+Outputs = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+ROLES = ("classifier", "regressor")
+
+
+def _decided(role: str, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Softmax of logits, or levels: (n, 4) or (n,)."""
+    if role == "regressor":
+        return raw[:, 0]
+    p = np.exp(raw - raw.max(1, keepdims=True))
+    return np.asarray(p / p.sum(1, keepdims=True))
+
+
+def _bundled(images: NDArray[np.uint8], *, role: str, file: Path) -> NDArray[np.float32]:
+    return _decided(role, outputs_of(file, images))
+
+
+def _trained(images: NDArray[np.uint8], *, role: str, model: ForImages) -> NDArray[np.float32]:
+    return _decided(role, predict(model, images, model.side))
+
+
+def of_bundle(bundle: Bundle) -> dict[str, Outputs]:
+    """Classifier and regressor of a bundle as stored: (n, 224, 224) uint8 images -> P of the classes, or levels."""
+    return {role: partial(_bundled, role=role, file=bundle.model(role)) for role in ROLES}
+
+
+def of_runs(runs: Path) -> dict[str, Outputs]:
+    """The same of RUNS/classifier/weights.pt and RUNS/regressor/weights.pt, or of one of them, in training's arithmetic.
+
+    Raises:
+        TrainingError: neither is there.
+    """
+    files = {role: runs / role / "weights.pt" for role in ROLES}
+    found = {
+        role: partial(_trained, role=role, model=load_weights(role, file))
+        for role, file in files.items()
+        if file.exists()
+    }
+    if not found:
+        raise TrainingError(f"{runs}: neither classifier/weights.pt nor regressor/weights.pt there")
+    return dict(found)
