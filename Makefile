@@ -67,11 +67,11 @@ gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed
 	$(BIN)/python -m tests.golden.make
 
-starter: $(VENV)/.dev ## train and pack the shipped bundle anew: hours on two cores
+starter: $(VENV)/.dev ## train and pack the shipped bundle anew: a night on two cores
 	for role in regressor unseen classifier; do \
-	  $(BIN)/umbra train $$role --simulate 26000 --out work/starter/$$role --preset starter || exit 1; done
-	$(BIN)/umbra bundle pack work/starter --name starter --simulate 26000 --out engines/bundles/starter \
-	  --note "preset starter, 26,000 simulated frames, seed 1000"
+	  $(BIN)/umbra train $$role --simulate 90000 --out work/starter/$$role --preset starter || exit 1; done
+	$(BIN)/umbra bundle pack work/starter --name starter --simulate 90000 --out engines/bundles/starter \
+	  --note "preset starter, 90,000 simulated frames, seed 1000"
 
 wheel: $(BIN)/python ## a wheel in dist/
 	$(PIP) build

@@ -81,7 +81,7 @@ class Split(StrEnum):
 
 
 @training_app.command(
-    epilog="Examples: umbra simulate frames/ --sensor A..F --count 24 --seed 7 --format tiff,png,raw10; "
+    epilog="Example: umbra simulate frames/ --sensor A..F --count 24 --seed 7 --format tiff,png,raw10; "
     "umbra simulate alike/ --like dark1.png dark2.png dark3.png"
 )
 def simulate(
@@ -112,7 +112,7 @@ def simulate(
     megapixels: Annotated[
         float | None,
         typer.Option(
-            min=0.06, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."
+            min=0.1, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."
         ),
     ] = None,
     like: Annotated[

@@ -11,14 +11,22 @@ from numpy.typing import NDArray
 
 from appliance.dataset import DataSet, DataSetError, TruthRow
 from engines.classes import CLASSES
-from engines.simulation import SIMULATION_VERSION
+from engines.simulation import SENSOR_TEST_MIX, SIMULATION_VERSION
 from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
 from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
 
 Image = NDArray[np.uint8]
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
 VALIDATION_FRAMES = 1600
-VALIDATION_NUISANCE = (0.7, 1.3)  # as on a station: spec and threshold are chosen on these frames
+# As on a station: spec and thresholds are chosen, and levels calibrated, on these frames.
+VALIDATION = SetRecipe(
+    seed=VALIDATION_SEED,
+    nuisance=(0.7, 1.3),
+    shading=(1.0, 1.0),
+    mix=tuple(SENSOR_TEST_MIX.items()),
+    ambiguous=0.02,
+    border=0.0,
+)
 VALIDATION_EVERY = 5
 
 
@@ -31,11 +39,7 @@ def training_sets(data: DataSet | None, simulated: int | None, *, cache: Path) -
     if simulated is not None:
         return (
             _simulated(cache / f"training-{simulated}", simulated, SetRecipe(seed=TRAINING_SEED)),
-            _simulated(
-                cache / f"nominal-{VALIDATION_FRAMES}",
-                VALIDATION_FRAMES,
-                SetRecipe(seed=VALIDATION_SEED, nuisance=VALIDATION_NUISANCE, shading=(1.0, 1.0)),
-            ),
+            _simulated(cache / f"nominal-{VALIDATION_FRAMES}", VALIDATION_FRAMES, VALIDATION),
         )
     if data is None:
         raise DataSetError("neither a folder nor a number of frames to simulate")

@@ -98,6 +98,7 @@ class SetRecipe:
         shading: lowest and highest further factor on shading and glow, drawn log-uniformly.
         full_size: share of frames at the sensor's own size; the others are 0.15 to 1 MP.
         mix: share of each class.
+        ambiguous, border: shares of frames at the OK/NG border, and close to it on either side.
     """
 
     sensors: tuple[str, ...] = tuple(SENSORS)
@@ -106,6 +107,8 @@ class SetRecipe:
     shading: tuple[float, float] = (0.5, 3.5)
     full_size: float = FULL_SIZE_SHARE
     mix: tuple[tuple[str, float], ...] = tuple(TRAINING_MIX.items())
+    ambiguous: float = AMBIGUOUS_SHARE
+    border: float = BORDER_SHARE
 
 
 def _draw_sensor(recipe: SetRecipe, rng: np.random.Generator) -> Sensor:
@@ -120,9 +123,9 @@ def _draw_plan(sensor: Sensor, recipe: SetRecipe, rng: np.random.Generator) -> t
     """A plan by the recipe's mix, and whether it is ambiguous; those at the border are what is hard to learn."""
     plan = draw_plan(sensor, rng, dict(recipe.mix))
     share = rng.random()
-    if share < AMBIGUOUS_SHARE:
+    if share < recipe.ambiguous:
         return Plan(str(rng.choice(["Spot", "Diagonal"], p=[0.7, 0.3])), rng.uniform(2.0, 4.0)), True
-    if share < AMBIGUOUS_SHARE + BORDER_SHARE and plan.class_name != "Error":
+    if share < recipe.ambiguous + recipe.border and plan.class_name != "Error":
         return Plan(plan.class_name, rng.uniform(*BORDER_LEVELS[plan.class_name])), False
     return plan, False
 

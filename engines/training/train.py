@@ -19,7 +19,7 @@ from engines.training.data import AMBIGUOUS, ImageSet
 from engines.training.fit import fit, reestimate_norms
 from engines.training.parallel import join_group
 from engines.training.presets import NORM_IMAGES, PRESETS
-from engines.training.regress import regressor_job
+from engines.training.regress import calibrate, regressor_job
 from engines.training.unseen import seen_only, unseen_job
 from engines.training.warm_start import START_IMAGES, start_from
 
@@ -85,6 +85,9 @@ def train(
     chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
     side = PRESETS[preset][role][-1].side if preset == "smoke" else model.side
     reestimate_norms(model, taught.images[chosen], side, batch=min(50, count))
+    if role == "regressor":
+        slope, offset = calibrate(model, validation)
+        report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
     scores = job.validate(model, side)
     report(f"{role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     torch.save(model.float().cpu().state_dict(), out / "weights.pt")

@@ -39,7 +39,7 @@ def test_every_command_has_help_with_an_example() -> None:
         ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
         ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"],
         ["spec", "show"],
-        ["spec", "set"], ["spec", "whatif"],
+        ["spec", "set"], ["spec", "whatif"], ["report", "agreement"],
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command, "--help").stdout
 

@@ -67,7 +67,7 @@ def test_a_folder_becomes_training_images(simulated: Path) -> None:
 def test_a_split_set_is_judged_on_its_test_frames_by_specs_of_its_training_frames(
     tmp_path: Path, inspector: Inspector
 ) -> None:
-    plan = SimulationPlan(sensors=("A", "B"), seed=3, count=12, paper="sensors", megapixels=0.06)
+    plan = SimulationPlan(sensors=("A", "B"), seed=3, count=12, paper="sensors", megapixels=0.1)
     write_simulated(plan, tmp_path, workers=2)
     known = DataSet.read(tmp_path)
     steps: list[tuple[int, int]] = []

@@ -61,7 +61,7 @@ def test_a_smaller_set_keeps_the_proportions(count: int) -> None:
 
 def test_files_manifest_and_checksums_agree(tmp_path: Path) -> None:
     plan = SimulationPlan(
-        sensors=ALL, seed=5, count=24, formats=("raw10", "tiff"), paper="regression", megapixels=0.06
+        sensors=ALL, seed=5, count=24, formats=("raw10", "tiff"), paper="regression", megapixels=0.1
     )  # fmt: skip
     done: list[tuple[int, int]] = []
     write_simulated(plan, tmp_path, workers=2, progress=lambda n, total: done.append((n, total)))
@@ -75,7 +75,7 @@ def test_files_manifest_and_checksums_agree(tmp_path: Path) -> None:
     frames = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file() and p.parent != tmp_path}
     assert set(sums) == frames >= {row["file"] for row in rows}
     assert all(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() == digest for name, digest in sums.items())
-    assert max(int(row["width"]) * int(row["height"]) for row in rows) <= 60_000
+    assert max(int(row["width"]) * int(row["height"]) for row in rows) <= 100_000
     assert done[0] == (0, 24)
     assert done[-1] == (24, 24)
 
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_another_set_is_refused(tmp_path: Path) -> None:
-    plan = SimulationPlan(sensors=("A",), seed=5, count=2, megapixels=0.06)
+    plan = SimulationPlan(sensors=("A",), seed=5, count=2, megapixels=0.1)
     write_simulated(plan, tmp_path, workers=1)
     before = (tmp_path / "truth.csv").read_bytes()
     write_simulated(plan, tmp_path, workers=1)

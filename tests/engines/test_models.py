@@ -20,7 +20,7 @@ from engines.models.unet import UNet  # noqa: E402
 from engines.training.classify import augment, class_weights, classifier_job  # noqa: E402
 from engines.training.fit import SGD_RATE, Stage, fit, predict, reestimate_norms, to_images  # noqa: E402
 from engines.training.quantize import export  # noqa: E402
-from engines.training.regress import regressor_job  # noqa: E402
+from engines.training.regress import calibrate, regressor_job  # noqa: E402
 from engines.training.train import train  # noqa: E402
 from engines.training.unseen import auroc, box_target, unseen_loss, unseen_maps  # noqa: E402
 
@@ -224,3 +224,14 @@ def test_a_set_that_cannot_teach_is_refused(
         changes = {"rating": np.full(len(tiny), changes["rating"], np.float32)}
     with pytest.raises(TrainingError, match=message):
         train(role, (replace(tiny, **changes),) * 2, tmp_path, preset="smoke")
+
+
+def test_levels_are_calibrated_to_validation_frames(tiny: ImageSet) -> None:
+    model = build("regressor", seed=0).eval()
+    levels = predict(model, tiny.images, model.side)[:, 0]
+    rated = replace(tiny, rating=np.clip(0.92 * levels + 0.3, 0, 9).astype(np.float32))
+    slope, offset = calibrate(model, rated)
+    assert (slope, offset) == pytest.approx((0.92, 0.3), abs=0.06)
+    np.testing.assert_allclose(
+        predict(model, tiny.images, model.side)[:, 0], slope * levels + offset, atol=0.08
+    )  # bfloat16

@@ -1,0 +1,128 @@
+"""Simulate, train and evaluate in processes of their own: what a user types, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from appliance.formats import write_frame
+from tests.appliance.test_cli import umbra
+from tests.conftest import dark
+
+
+@pytest.fixture(scope="module")
+def sensors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sensors")
+    umbra("simulate", folder, "--paper-mix", "--part", "sensors", "--sensor", "A,C", "--count", "10",
+          "--megapixels", "0.1", "--seed", "2")  # fmt: skip
+    return folder
+
+
+def test_an_evaluation_writes_its_report_and_pictures(sensors: Path, tmp_path: Path) -> None:
+    done = umbra("evaluate", "--data", sensors, "--against", "f32", "--out", tmp_path / "report", "--json")
+    report = json.loads(done.stdout)
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == report
+    assert (report["n"], report["conventional_fitted_on"]) == (10, 200)
+    assert report["against"]["engine"].startswith("openvino-f32@")
+    assert report["against"]["flips"] <= 1
+    assert {path.name for path in (tmp_path / "report").glob("*.png")} == {
+        "sensors.png", "confusion.png", "scores.png", "levels.png",
+    }  # fmt: skip
+
+
+def test_an_evaluation_is_printed_with_intervals(sensors: Path) -> None:
+    printed = umbra("evaluate", "--data", sensors).stdout
+    for wanted in ("total", "true class", "false alarms", " to ", "fitted on 200 training frames"):
+        assert wanted in printed
+
+
+def test_a_sensor_is_fitted_to_frames_given_one_by_one(tmp_path: Path) -> None:
+    paths = [write_frame(tmp_path / "real", f"d{n}", dark(seed=n), bits=8, format_name="png") for n in range(3)]
+    umbra("simulate", tmp_path / "alike", "--count", "2", "--like", *paths)
+    likeness = json.loads((tmp_path / "alike" / "likeness.json").read_text())
+    assert likeness["frames"] == 3
+    assert likeness["simulated"]["temporal_dn"] == pytest.approx(4.0, rel=0.03)
+    assert (tmp_path / "alike" / "likeness.png").stat().st_size > 10_000
+    with (tmp_path / "alike" / "truth.csv").open(newline="") as file:
+        assert {(row["sensor"], row["width"]) for row in csv.DictReader(file)} == {("like", "360")}
+    write_frame(tmp_path / "real", "e", dark(200, 200), bits=8, format_name="png")
+    refused = umbra("simulate", tmp_path / "none", "--like", tmp_path / "real", expect=1)
+    assert "200x200 pixels" in refused.stderr
+
+
+def test_options_that_do_not_go_together_are_named(tmp_path: Path) -> None:
+    assert "--part wants" in umbra("simulate", tmp_path / "a", "--part", "sensors", expect=2).stderr
+    assert "--like" in umbra("simulate", tmp_path / "a", tmp_path / "frame.png", expect=2).stderr
+    (tmp_path / "labels.csv").write_text("file,class\na.tif,OK\n")
+    write_frame(tmp_path, "a", dark(), bits=8, format_name="tiff")
+    assert "wanted K/N" in umbra("evaluate", "--data", tmp_path, "--fold", "2", expect=2).stderr
+
+
+def test_pictures_are_trained_on_and_evaluated_fold_by_fold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["file,kind"]
+    for i in range(40):
+        picture = rng.integers(0, 40, (64, 64), dtype=np.uint8)
+        if i % 2:
+            picture[20:40, 20:40] = 200
+        cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
+        lines.append(f"{i}.png,{'dot' if i % 2 else 'none'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "map.toml").write_text('label = "kind"\npictures = true\n[classes]\ndot = "Spot"\nnone = "OK"\n')
+    known = ("--data", tmp_path, "--class-map", tmp_path / "map.toml", "--fold", "1/4")
+    umbra(
+        "train",
+        "classifier",
+        *known,
+        "--out",
+        tmp_path / "runs" / "classifier",
+        "--preset",
+        "smoke",
+        "--from",
+        "starter",
+    )
+    assert (tmp_path / "runs" / "classifier" / "curve.png").stat().st_size > 1000
+    report = json.loads(umbra("evaluate", *known, "--runs", tmp_path / "runs", "--json").stdout)
+    assert (report["n"], report["split"]) == (10, "test")
+    assert 0 <= report["class_accuracy"] <= 1
+    assert report["mae"] is None
+    assert report["conventional"]["accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a.tif,OK,1", "gone.tif,Spot,6"], "1 of 2 files are not there, the first is gone.tif"),
+        (["a.tif,Scratch,1"], "class 'Scratch'"),
+        (["a.tif,OK,11"], "level 11"),
+        (["a.tif,OK,1", "b.tif,OK,1"], "one class only"),
+    ],
+)
+def test_a_training_folder_that_cannot_teach_is_refused_before_the_first_epoch(
+    tmp_path: Path, rows: list[str], message: str
+) -> None:
+    for name in "ab":
+        write_frame(tmp_path, name, dark(), bits=8, format_name="tiff")
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class,level", *rows]) + "\n")
+    said = umbra(
+        "train", "classifier", "--data", tmp_path, "--out", tmp_path / "run", "--preset", "smoke", expect=1
+    ).stderr
+    assert message in " ".join(said.split())
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_agreement_is_reported_from_a_csv(tmp_path: Path) -> None:
+    rows = [f"f{level},{level},r{r},{min(10, level + r / 10)}" for level in range(11) for r in range(5)]
+    (tmp_path / "ratings.csv").write_text("\n".join(["frame,level,rater,score", *rows]) + "\n")
+    done = umbra("report", "agreement", tmp_path / "ratings.csv", "--picture", tmp_path / "a.png", "--json")
+    report = json.loads(done.stdout)
+    assert (report["frames"], report["raters"]) == (10, 5)
+    assert report["pcc_mean"] == pytest.approx(1.0)
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    (tmp_path / "bad.csv").write_text("frame,level,rater,score\nf,3,r,12\n")
+    assert "line 2: level 3, score 12" in umbra("report", "agreement", tmp_path / "bad.csv", expect=1).stderr
