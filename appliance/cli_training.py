@@ -111,9 +111,7 @@ def simulate(
     ] = "tiff",
     megapixels: Annotated[
         float | None,
-        typer.Option(
-            min=0.1, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."
-        ),
+        typer.Option(min=0.1, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."),
     ] = None,
     like: Annotated[
         Path | None,
