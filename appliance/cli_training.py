@@ -135,13 +135,7 @@ def simulate(
         fitted = fit_sensor(real, bits=bits, name="like")
     if part is not None and not paper_mix:
         raise typer.BadParameter("--part wants --paper-mix")
-    if not paper_mix:
-        folders: dict[Path, str | None] = {out: None}
-    elif part is not None or count is not None:
-        folders = {out: part or PaperSet.CLASSIFICATION}
-    else:
-        folders = {out / name: name for name in PaperSet}
-    for folder, paper in folders.items():
+    for folder, paper in _set_folders(out, part, paper_mix=paper_mix, whole=count is None).items():
         try:
             plan = SimulationPlan(
                 sensors=("like",) if fitted else _sensor_names(sensor), seed=seed, like=fitted,
@@ -159,6 +153,15 @@ def simulate(
         talk().print(f"{len(plan.frames())} frames, truth in {truth}")
         if real is not None:
             talk().print(f"real beside simulated: {write_likeness(plan, real, folder)}")
+
+
+def _set_folders(out: Path, part: PaperSet | None, *, paper_mix: bool, whole: bool) -> dict[Path, PaperSet | None]:
+    """Which set goes to which folder: one alone to OUT, the paper's three to folders in it."""
+    if not paper_mix:
+        return {out: None}
+    if part is not None or not whole:
+        return {out: part or PaperSet.CLASSIFICATION}
+    return {out / name: name for name in PaperSet}
 
 
 def _sensor_names(text: str) -> tuple[str, ...]:

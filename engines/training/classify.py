@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.models import ForImages
@@ -52,6 +53,14 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
     return ((moved - 0.5) * contrast + 0.5).clamp(0, 1)
 
 
+def varied(
+    train: ImageSet, chosen: NDArray[np.int64], stage: Stage, rng: np.random.Generator, *, pictures: bool
+) -> Tensor:
+    """Images of a set at a stage's side: frames mirrored, pictures varied further."""
+    images = to_images(train.images[chosen], stage.side)
+    return augment(images, rng) if pictures else flip(images, rng)
+
+
 def scores(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: ImageSet) -> dict[str, float]:
     """Accuracy and F1 of OK against NG, and accuracy over four classes."""
     truth = labels.class_index != CLASSES.index("OK")
@@ -92,9 +101,7 @@ def classifier_job(
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
         chosen = np.sort(rng.choice(usable, stage.batch, replace=len(usable) < stage.batch))
-        images = to_images(train.images[chosen], stage.side)
-        images = augment(images, rng) if pictures else flip(images, rng)
-        return images, torch.from_numpy(train.class_index[chosen])
+        return varied(train, chosen, stage, rng, pictures=pictures), torch.from_numpy(train.class_index[chosen])
 
     def loss(output: Tensor, batch: Batch) -> Tensor:
         result: Tensor = cross_entropy.to(output.device)(output, batch[1])

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.models import LEVEL_MIDDLE, LEVEL_SPAN, ForImages
-from engines.training.classify import augment, flip
+from engines.training.classify import varied
 from engines.training.data import ImageSet
-from engines.training.fit import Batch, Job, Stage, predict, to_images
+from engines.training.fit import Batch, Job, Stage, predict
 
 HUBER_DELTA = 0.5  # levels: what the jitter and rounding of a rating leave open
 
@@ -70,9 +70,7 @@ def regressor_job(
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
         chosen = np.sort(rng.choice(len(train), stage.batch, replace=len(train) < stage.batch))
-        images = to_images(train.images[chosen], stage.side)
-        images = augment(images, rng) if pictures else flip(images, rng)
-        return images, torch.from_numpy(train.rating[chosen])
+        return varied(train, chosen, stage, rng, pictures=pictures), torch.from_numpy(train.rating[chosen])
 
     def loss(output: Tensor, batch: Batch) -> Tensor:
         result: Tensor = huber(output[:, 0], batch[1])

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from appliance.dataset import DataSetError
 from appliance.simulated import CHECKSUMS, MANIFEST, ROWS, SimulationPlan, write_simulated
 from engines.simulation import SENSORS, plans
+from tests.appliance.running import wait_until
 
 ALL = tuple(SENSORS)
 MODELS = tuple(SENSORS.values())
@@ -84,12 +84,9 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path: Path) -> None:
     arguments = ["--seed", "9", "--count", "41", "--paper-mix", "--megapixels", "0.2", "--workers", "2"]
     command = [sys.executable, "-m", "appliance.cli", "simulate"]
     killed = subprocess.Popen([*command, tmp_path / "killed", *arguments], start_new_session=True)
-    deadline = time.monotonic() + 60
     journal = tmp_path / "killed" / ROWS
-    while not journal.exists() or len(journal.read_text().splitlines()) < 3:
-        assert time.monotonic() < deadline
-        assert killed.poll() is None
-        time.sleep(0.005)
+    wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) >= 3, "three frames are written")
+    assert killed.poll() is None
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "killed" / "truth.csv").exists()
