@@ -206,6 +206,8 @@ def evaluate(
     if runs is not None or known.pictures:
         networks = train_extra("networks")
         found = networks.of_runs(runs) if runs is not None else networks.of_bundle(chosen)
+        if known.pictures:
+            found = {role: networks.seen_from_all_sides(outputs) for role, outputs in found.items()}
         identity = str(runs) if runs is not None else chosen.identity
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
@@ -250,7 +252,8 @@ def _print_report(report: dict[str, Any]) -> None:
         f"false alarms {_share(report, 'false_alarms')}\n"
         f"verdicts at spec {verdicts['spec']}: accuracy {_share(verdicts, 'accuracy')}, F1 {_share(verdicts, 'f1')}, "
         f"recall {_share(verdicts, 'recall')}, false alarms {_share(verdicts, 'false_alarms')}\n"
-        f"level MAE {report['mae']:.3f} (0 to 9: {report['mae_0_to_9']:.3f}), beyond 3 levels {report['beyond_3']:.2%}, "
+        f"level MAE {report['mae']:.3f} [dim]({report['mae_interval'][0]:.3f} to {report['mae_interval'][1]:.3f})[/] "
+        f"(0 to 9: {report['mae_0_to_9']:.3f}), beyond 3 levels {report['beyond_3']:.2%}, "
         f"Pearson {report['pcc']:.4f}\n{report['ambiguous']} ambiguous frames left out of accuracy and F1, "
         f"{report['refused']} refused before the networks; conventional specs fitted on "
         f"{report['conventional_fitted_on']} {'training frames' if report['split'] != 'all' else 'of each sensor'}"
@@ -281,7 +284,7 @@ def train(
         int | None, typer.Option("--simulate", min=64, help="Simulate this many frames instead; kept beside OUT.")
     ] = None,
     preset: Annotated[Preset, typer.Option(help="How long.")] = Preset.STARTER,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights and batches.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and simulated frames.")] = 0,
     optimizer: Annotated[Optimizer, typer.Option(help="Of the weights.")] = Optimizer.ADAMW,
     start: Annotated[
         str | None, typer.Option("--from", help="Bundle, by name or folder, whose weights to start from.")
@@ -299,7 +302,7 @@ def train(
     weights = None if start is None else find_bundle(start, None, None).model(role)
     known = None if data is None else read_data(data, class_map, fold)
     with parallel.leader_first():
-        sets = training_sets(known, simulated, cache=out.parent / "sets")
+        sets = training_sets(known, simulated, cache=out.parent / "sets", seed=seed)
     training.train(
         role,
         sets,

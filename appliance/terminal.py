@@ -62,6 +62,8 @@ def without_nan(value: Any) -> Any:
     """The value with null for numbers that could not be had: JSON knows no NaN."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
 
 

@@ -17,7 +17,8 @@ from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
 
 Image = NDArray[np.uint8]
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
-VALIDATION_FRAMES = 1600
+SEED_STEP = 10_000  # between the training frames of one seed and the next: none meets the validation seed
+VALIDATION_FRAMES = 4000
 # As on a station: spec and thresholds are chosen, and levels calibrated, on these frames.
 VALIDATION = SetRecipe(
     seed=VALIDATION_SEED,
@@ -30,15 +31,20 @@ VALIDATION = SetRecipe(
 VALIDATION_EVERY = 5
 
 
-def training_sets(data: DataSet | None, simulated: int | None, *, cache: Path) -> tuple[ImageSet, ImageSet]:
-    """Training and validation sets: of a folder (its own splits, else every fifth frame), or simulated with two seeds.
+def training_sets(
+    data: DataSet | None, simulated: int | None, *, cache: Path, seed: int = 0
+) -> tuple[ImageSet, ImageSet]:
+    """Training and validation sets: of a folder (its own splits, else every fifth frame), or simulated.
+
+    `seed` chooses the simulated training frames; the validation frames are always the same.
 
     Raises:
         DataSetError: the folder's truth is unusable.
     """
     if simulated is not None:
+        drawn = SetRecipe(seed=TRAINING_SEED + SEED_STEP * seed)
         return (
-            _simulated(cache / f"training-{simulated}", simulated, SetRecipe(seed=TRAINING_SEED)),
+            _simulated(cache / f"training-{simulated}-seed-{seed}", simulated, drawn),
             _simulated(cache / f"nominal-{VALIDATION_FRAMES}", VALIDATION_FRAMES, VALIDATION),
         )
     if data is None:

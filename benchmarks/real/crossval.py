@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from benchmarks.harness import RESULTS, machine
 from engines.training.evaluate import wilson
 
 HERE = Path(__file__).parent
+RESULT_FILE = RESULTS / "real.json"
+KEPT = ("n", "class_accuracy", "accuracy", "f1", "mae", "mae_interval", "pcc", "confusion")
 SETS = {"credo_cmos_hits": ("classifier",), "elpv_solar": ("classifier", "regressor")}
 
 
@@ -33,28 +36,40 @@ def fold_of(name: str, data: Path, runs: Path, fold: str) -> dict[str, Any]:
     return report
 
 
+def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy over all folds with its interval, and the level error where levels are known."""
+    n = sum(r["n"] for r in reports)
+    right = sum(round(r["class_accuracy"] * r["n"]) for r in reports)
+    found = {"n": n, "class_accuracy": right / n, "interval": wilson(right, n)}
+    if reports[0]["mae"] is None:
+        return found
+    mae = sum(r["mae"] * r["n"] for r in reports) / n
+    half = math.hypot(*((r["mae_interval"][1] - r["mae"]) * r["n"] for r in reports)) / n
+    return found | {"mae": mae, "mae_interval": [mae - half, mae + half]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of both sets")
     parser.add_argument("--work", type=Path, default=Path("work/real"))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--set", choices=SETS, action="append", help="default: both")
+    parser.add_argument("--resume", action="store_true", help="keep the folds that the results file has")
     arguments = parser.parse_args()
-    found: dict[str, Any] = {}
+    sets: dict[str, Any] = json.loads(RESULT_FILE.read_text())["sets"] if RESULT_FILE.exists() else {}
     for name in arguments.set or SETS:
-        reports = []
+        folds = sets[name]["folds"] if arguments.resume and name in sets else {}
         for k in range(1, arguments.folds + 1):
-            runs = arguments.work / name / f"fold-{k}-of-{arguments.folds}"
-            reports.append(fold_of(name, arguments.data, runs, f"{k}/{arguments.folds}"))
-            print(name, k, {key: reports[-1][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
-        n = sum(r["n"] for r in reports)
-        right = sum(round(r["class_accuracy"] * r["n"]) for r in reports)
-        found[name] = {"n": n, "class_accuracy": right / n, "interval": wilson(right, n), "folds": reports}
-        if reports[0]["mae"] is not None:
-            found[name]["mae"] = sum(r["mae"] * r["n"] for r in reports) / n
-        print(name, {k: v for k, v in found[name].items() if k != "folds"})
-    body = {"machine": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "sets": found}
-    (RESULTS / "real.json").write_text(json.dumps(body, indent=1) + "\n")
+            fold = f"{k}/{arguments.folds}"
+            if fold not in folds:
+                runs = arguments.work / name / f"fold-{k}-of-{arguments.folds}"
+                report = fold_of(name, arguments.data, runs, fold)
+                at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                folds[fold] = {key: report[key] for key in KEPT} | {"machine": machine(), "at": at}
+                sets[name] = {**summary(list(folds.values())), "folds": folds}
+                RESULT_FILE.write_text(json.dumps({"sets": sets}, indent=1) + "\n")
+            print(name, fold, {key: folds[fold][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
+        print(name, {key: value for key, value in sets[name].items() if key != "folds"})
 
 
 if __name__ == "__main__":

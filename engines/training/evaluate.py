@@ -74,6 +74,14 @@ def wilson(hits: int, n: int) -> list[float]:
     return [float((centre + z2 / (2 * n) + sign * half) / (1 + z2 / n)) for sign in (-1, 1)]
 
 
+def mean_interval(values: NDArray[np.floating]) -> list[float]:
+    """95 % interval of a mean (normal, from the sample's SD): [low, high]; NaN below two values."""
+    if len(values) < 2:
+        return [float("nan")] * 2
+    half = Z_95 * values.std(ddof=1) / np.sqrt(len(values))
+    return [float(values.mean() - half), float(values.mean() + half)]
+
+
 def f1_interval(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> list[float]:
     """95 % interval of F1 by resampling frames (percentile bootstrap, 2,000 draws of a fixed seed): [low, high]."""
     if not len(truth):
@@ -174,6 +182,7 @@ def _levels(frames: Sequence[Judged]) -> dict[str, Any]:
     varied = len(error) > 1 and level.std() > 0 and rating.std() > 0
     return {
         "mae": float(error.mean()) if len(error) else float("nan"),
+        "mae_interval": mean_interval(error),
         "mae_0_to_9": float(error[below_ten].mean()) if below_ten.any() else float("nan"),
         "beyond_3": float((error > 3).mean()) if len(error) else float("nan"),
         "pcc": float(np.corrcoef(level, rating)[0, 1]) if varied else float("nan"),

@@ -36,6 +36,19 @@ def _trained(images: NDArray[np.uint8], *, role: str, model: ForImages) -> NDArr
     return _decided(role, predict(model, images, model.side))
 
 
+def seen_from_all_sides(outputs: Outputs) -> Outputs:
+    """The mean of what a network gives for each image turned by quarters and mirrored: eight views.
+
+    For pictures without a direction of read-out, which training shows from all sides too.
+    """
+
+    def mean(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        views = (np.rot90(images[:, :, ::mirror], quarter, (1, 2)) for mirror in (1, -1) for quarter in range(4))
+        return np.asarray(np.mean([outputs(np.ascontiguousarray(view)) for view in views], axis=0))
+
+    return mean
+
+
 def of_bundle(bundle: Bundle) -> dict[str, Outputs]:
     """Classifier and regressor of a bundle as stored: (n, 224, 224) uint8 images -> P of the classes, or levels."""
     return {role: partial(_bundled, role=role, file=bundle.model(role)) for role in ROLES}

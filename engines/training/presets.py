@@ -17,7 +17,7 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
     },
     "finish": {  # from a bundle that is good already
         "classifier": (Stage(128, 110_000, 32, 6e-4),),
-        "regressor": (Stage(128, 110_000, 64, 1e-3), Stage(128, 80_000, 64, 8e-4)),
+        "regressor": (Stage(128, 280_000, 64, 1e-3),),
         "unseen": (Stage(224, 3_000, 8, 4e-4),),
     },
     "small": {  # some hundred pictures, varied, from a bundle's weights

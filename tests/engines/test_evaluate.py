@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from engines.training.conventional import PerSensorSpec, conventional_score, cross_fitted, fit_spec
-from engines.training.evaluate import Judged, difference, evaluate, f1_interval, wilson
+from engines.training.evaluate import Judged, difference, evaluate, f1_interval, mean_interval, wilson
+from engines.training.networks import seen_from_all_sides
 from tests.conftest import dark
 
 
@@ -51,6 +52,12 @@ def test_intervals_of_shares_are_wilsons() -> None:
     assert wilson(15, 20) == pytest.approx([0.5313, 0.8881], abs=1e-4)
     assert wilson(0, 0) == [0.0, 1.0]
     assert wilson(10, 10)[1] == pytest.approx(1.0)
+
+
+def test_the_interval_of_a_mean_narrows_with_its_root() -> None:
+    """1, 2, 3 have mean 2 and SD 1: 2 -+ 1.96 / sqrt(3)."""
+    assert mean_interval(np.array([1.0, 2.0, 3.0])) == pytest.approx([0.8684, 3.1316], abs=1e-4)
+    assert np.isnan(mean_interval(np.array([1.0]))).all()
 
 
 def test_the_interval_of_f1_covers_repeats_of_the_experiment() -> None:
@@ -114,3 +121,17 @@ def test_conventional_score_grows_with_a_spot_and_ignores_hot_pixels() -> None:
     spot = samples.copy()
     spot[200:240, 200:240] += 8
     assert conventional_score(spot) > plain + 4
+
+
+def test_pictures_are_judged_from_all_sides() -> None:
+    """An output that depends on direction does not any more, and each of the eight views counts once."""
+    images = np.random.default_rng(3).integers(0, 256, (5, 8, 8), dtype=np.uint8)
+
+    def corner(batch: np.ndarray) -> np.ndarray:
+        return batch[:, 0, 1].astype(np.float32)
+
+    mean = seen_from_all_sides(corner)
+    beside_corners = [(0, 1), (1, 0), (0, 6), (6, 0), (7, 1), (1, 7), (7, 6), (6, 7)]
+    assert mean(images) == pytest.approx(np.mean([images[:, y, x] for y, x in beside_corners], axis=0))
+    assert mean(np.rot90(images, 1, (1, 2))) == pytest.approx(mean(images))
+    assert not np.allclose(corner(images), mean(images))
