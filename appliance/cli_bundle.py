@@ -20,6 +20,9 @@ from appliance.terminal import (
     find_bundle,
     read_data,
     say,
+    talk,
+    tell,
+    told_progress,
     train_extra,
 )
 
@@ -51,6 +54,7 @@ def bundle_pack(
     class_map: ClassMapOption = None,
     fold: FoldOption = None,
     simulated: Annotated[int | None, typer.Option("--simulate", min=64, help="As `umbra train`.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated frames, as `umbra train`.")] = 0,
     note: Annotated[str, typer.Option(help="Where the networks come from.")] = "",
     lender: Annotated[
         str | None,
@@ -68,8 +72,10 @@ def bundle_pack(
     lent = None if lender is None else find_bundle(lender, None, None)
     weights = {role: _weights(runs / role / "weights.pt", role, lent) for role in MODEL_FILES}
     known = None if data is None else read_data(data, class_map, fold)
-    sets = training_sets(known, simulated, cache=runs / "sets")
-    pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=say)
+    with told_progress(talk()) as progress:
+        sets = training_sets(known, simulated, cache=runs / "sets", seed=seed, progress=progress)
+    bundle = pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=tell)
+    say(bundle.identity)
 
 
 @bundle_app.command("verify", epilog="Example: umbra bundle verify starter")

@@ -22,6 +22,8 @@ from appliance.terminal import (
     read_data,
     say,
     talk,
+    tell,
+    told_progress,
     train_extra,
     wide_console,
     without_nan,
@@ -298,12 +300,14 @@ def train(
 
     if (data is None) == (simulated is None):
         raise typer.BadParameter("wanted one of --data and --simulate")
+    if classes is ClassCount.TWO and role is not Role.CLASSIFIER:
+        raise typer.BadParameter(f"--classes 2 is for the classifier, the role is {role}")
     training, parallel = train_extra(), train_extra("parallel")
     weights = None if start is None else find_bundle(start, None, None).model(role)
     known = None if data is None else read_data(data, class_map, fold)
-    with parallel.leader_first():
-        sets = training_sets(known, simulated, cache=out.parent / "sets", seed=seed)
-    training.train(
+    with parallel.leader_first(), told_progress(talk()) as progress:
+        sets = training_sets(known, simulated, cache=out.parent / "sets", seed=seed, progress=progress)
+    weights_file = training.train(
         role,
         sets,
         out,
@@ -313,6 +317,8 @@ def train(
         start=weights,
         classes=int(classes),
         pictures=known is not None and known.pictures,
-        report=say,
+        report=tell,
     )
+    if parallel.join_group().leads:
+        say(str(weights_file))
     parallel.leave_group()

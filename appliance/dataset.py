@@ -130,16 +130,35 @@ class DataSet:
         """
         if not (folds >= 2 and 1 <= number <= folds):
             raise DataSetError(f"fold {number}/{folds}: wanted 1/N to N/N, N at least 2")
-        labels = {row.group: row.class_name for row in self.rows}
-        if len(labels) < folds:
+        groups = self._groups()
+        if len(groups) < folds:
             raise DataSetError(
-                f"{self.folder}: {len(labels)} groups of frames, wanted at least {folds} for as many folds"
+                f"{self.folder}: {len(groups)} groups of frames, wanted at least {folds} for as many folds"
             )
-        order = sorted(labels, key=lambda group: (labels[group], hashlib.sha256(group.encode()).digest()))
-        dealt = {group: i % folds + 1 for i, group in enumerate(order)}
-        rest = [group for group in order if dealt[group] != number]
-        checked = set(rest[VALIDATION_EVERY - 1 :: VALIDATION_EVERY])
-        split = {g: "test" if dealt[g] == number else "validation" if g in checked else "train" for g in order}
+        test = set(groups[number - 1 :: folds])
+        return self._divided([group for group in groups if group not in test], test)
+
+    def divided(self) -> DataSet:
+        """The set split for training: one group in eight is validation, class by class.
+
+        Raises:
+            DataSetError: there are too few groups.
+        """
+        groups = self._groups()
+        if len(groups) < VALIDATION_EVERY:
+            raise DataSetError(
+                f"{self.folder}: {len(groups)} groups of frames, wanted at least {VALIDATION_EVERY} to keep one for validation"
+            )
+        return self._divided(groups, set())
+
+    def _groups(self) -> list[str]:
+        """All groups, class by class, in an order that depends on their names alone."""
+        labels = {row.group: row.class_name for row in self.rows}
+        return sorted(labels, key=lambda group: (labels[group], hashlib.sha256(group.encode()).digest()))
+
+    def _divided(self, rest: list[str], test: set[str]) -> DataSet:
+        validation = set(rest[VALIDATION_EVERY - 1 :: VALIDATION_EVERY])
+        split = dict.fromkeys(test, "test") | {g: "validation" if g in validation else "train" for g in rest}
         return replace(self, rows=tuple(replace(row, split=split[row.group]) for row in self.rows))
 
     def frames(self, rows: Iterable[TruthRow]) -> Iterator[tuple[TruthRow, Frame]]:
@@ -167,7 +186,7 @@ def _row(path: Path, number: int, row: dict[str, str], words: ClassMap) -> Truth
     try:
         level = float(column(words.level)) * words.level_scale if column(words.level) else None
         true_level = float(row["true_level"]) if row.get("true_level") else None if words.pictures else level
-        boxes = tuple(tuple(box) for box in json.loads(row.get("boxes") or "[]"))
+        boxes = _boxes(row.get("boxes") or "[]")
     except ValueError as error:
         raise DataSetError(f"{here}: {error}") from error
     if level is not None and not 0 <= level <= 10:
@@ -179,3 +198,17 @@ def _row(path: Path, number: int, row: dict[str, str], words: ClassMap) -> Truth
         name, column(words.sensor) or "all", words.classes[label], level, true_level, row.get("kind") or "", boxes,
         split, column(words.group) or name,
     )  # fmt: skip
+
+
+def _boxes(text: str) -> tuple[tuple[float, float, float, float], ...]:
+    """The boxes of a JSON array of [x0, y0, x1, y1].
+
+    Raises:
+        ValueError: it is anything else, or a box without area.
+    """
+    read = json.loads(text)
+    for box in read if isinstance(read, list) else [read]:
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
+        if not (numbers and box[0] < box[2] and box[1] < box[3]):
+            raise ValueError(f"box {json.dumps(box)}, wanted [x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+    return tuple((float(x0), float(y0), float(x1), float(y1)) for x0, y0, x1, y1 in read)

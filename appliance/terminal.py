@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +52,19 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         console=console, disable=not console.is_terminal,
     )  # fmt: skip
+
+
+@contextmanager
+def told_progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for work whose name changes on the way: to be called with what is done, how many and out of how many."""
+    with progress_bar(console) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def tell(text: str) -> None:
+    """One plain line of what a long command does, to standard error."""
+    talk().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:

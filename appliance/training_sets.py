@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -11,11 +17,12 @@ from numpy.typing import NDArray
 
 from appliance.dataset import DataSet, DataSetError, TruthRow
 from engines.classes import CLASSES
-from engines.simulation import SENSOR_TEST_MIX, SIMULATION_VERSION
-from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
+from engines.simulation import SENSOR_TEST_MIX
+from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, save_joined, simulate_set
 from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
 
 Image = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
 TRAINING_SEED, VALIDATION_SEED = 1000, 2000
 SEED_STEP = 10_000  # between the training frames of one seed and the next: none meets the validation seed
 VALIDATION_FRAMES = 4000
@@ -28,15 +35,26 @@ VALIDATION = SetRecipe(
     ambiguous=0.02,
     border=0.0,
 )
-VALIDATION_EVERY = 5
+SHARD = 8192  # simulated frames that a kill can cost
+CHUNK = 64  # files that a process decodes at a time
 
 
 def training_sets(
-    data: DataSet | None, simulated: int | None, *, cache: Path, seed: int = 0
+    data: DataSet | None,
+    simulated: int | None,
+    *,
+    cache: Path,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
 ) -> tuple[ImageSet, ImageSet]:
-    """Training and validation sets: of a folder (its own splits, else every fifth frame), or simulated.
+    """Training and validation sets: of a folder (its own splits, else one group in eight to validate), or simulated.
 
-    `seed` chooses the simulated training frames; the validation frames are always the same.
+    Args:
+        data: frames with truth, or None.
+        simulated: training frames to simulate instead; as many validation frames, at most VALIDATION_FRAMES.
+        cache: folder where the sets are kept for the next run, under names that change with what they are made of.
+        seed: chooses the simulated training frames; the validation frames are always the same.
+        progress: called with what is made, frames done and frames in all.
 
     Raises:
         DataSetError: the folder's truth is unusable.
@@ -44,23 +62,54 @@ def training_sets(
     if simulated is not None:
         drawn = SetRecipe(seed=TRAINING_SEED + SEED_STEP * seed)
         return (
-            _simulated(cache / f"training-{simulated}-seed-{seed}", simulated, drawn),
-            _simulated(cache / f"nominal-{VALIDATION_FRAMES}", VALIDATION_FRAMES, VALIDATION),
+            _simulated(cache, "training", drawn, simulated, progress),
+            _simulated(cache, "validation", VALIDATION, min(simulated, VALIDATION_FRAMES), progress),
         )
     if data is None:
         raise DataSetError("neither a folder nor a number of frames to simulate")
-    if data.is_split:
-        return images_of(data, data.of_split("train")), images_of(data, data.of_split("validation"))
-    whole = images_of(data, data.rows)
-    check = np.arange(len(whole)) % VALIDATION_EVERY == VALIDATION_EVERY - 1
-    return whole.select(~check), whole.select(check)
+    divided = data if data.is_split else data.divided()
+    return _of_files(divided, "train", cache, progress), _of_files(divided, "validation", cache, progress)
 
 
-def _simulated(folder: Path, count: int, recipe: SetRecipe) -> ImageSet:
-    """The set of a recipe, from its folder where the same simulation made it before."""
-    folder = folder.with_name(f"{folder.name}-v{SIMULATION_VERSION}")
-    if not (folder / "images.npy").exists():
-        simulate_set(recipe, count, StretchParams()).save(folder)
+def _simulated(cache: Path, name: str, recipe: SetRecipe, count: int, progress: Progress) -> ImageSet:
+    """The first `count` frames of a recipe, made shard by shard; a kill costs the shard that was being made."""
+    folder = cache / f"{name}-{recipe.digest[:12]}-{count}"
+    shards = folder.with_name(f"{folder.name}-shards")
+    if not folder.exists():
+        made = [_shard(shards, name, recipe, first, count, progress) for first in range(0, count, SHARD)]
+        save_joined(made, folder)
+        shutil.rmtree(shards)
+    return ImageSet.load(folder)
+
+
+def _shard(shards: Path, name: str, recipe: SetRecipe, first: int, count: int, progress: Progress) -> ImageSet:
+    folder = shards / f"{first:08d}"
+    if not folder.exists():
+        simulate_set(
+            recipe, min(SHARD, count - first), StretchParams(), first=first,
+            progress=lambda done: progress(f"simulating {name} frames", first + done, count),
+        ).save(folder)  # fmt: skip
+    return ImageSet.load(folder)
+
+
+def _of_files(data: DataSet, split: str, cache: Path, progress: Progress) -> ImageSet:
+    """A split's images, decoded on all cores, or kept from the last time where no file has changed since."""
+    rows = data.of_split(split)
+    stats = [(data.folder / row.file).stat() for row in rows]
+    key = hashlib.sha256(repr([data.folder.resolve(), data.pictures, rows]).encode())
+    key.update(repr([(stat.st_size, stat.st_mtime_ns) for stat in stats]).encode())
+    folder = cache / f"{split}-{key.hexdigest()[:12]}"
+    if not folder.exists():
+        bare = replace(data, rows=())
+        chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+        parts: list[ImageSet] = []
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            for part in pool.map(partial(images_of, bare), chunks):
+                parts.append(part)
+                progress(f"decoding {split} frames", min(len(parts) * CHUNK, len(rows)), len(rows))
+        if not any(map(len, parts)):
+            raise DataSetError(f"{data.folder}: no frame of split {split!r} that can be stretched")
+        save_joined(parts, folder)
     return ImageSet.load(folder)
 
 
@@ -68,7 +117,7 @@ def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
     """The images of a data set's rows, without those that the line refuses before any network.
 
     Raises:
-        DataSetError: a file cannot be read, or no frame can be stretched.
+        DataSetError: a file cannot be read.
     """
     images: list[Image] = []
     rows: list[TruthRow] = []
@@ -80,10 +129,8 @@ def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
         boxes += [(len(images), x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in row.boxes]
         images.append(image)
         rows.append(row)
-    if not images:
-        raise DataSetError(f"{data.folder}: no frame that can be stretched")
     return ImageSet(
-        images=np.stack(images),
+        images=np.array(images, np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE),
         class_index=np.array([AMBIGUOUS if r.ambiguous else CLASSES.index(r.class_name) for r in rows], np.int64),
         rating=np.array([np.nan if r.level is None else r.level for r in rows], np.float32),
         boxes=np.array(boxes, np.float32).reshape(-1, 5),

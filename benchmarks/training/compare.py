@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from appliance.training_sets import training_sets
+from appliance.training_sets import VALIDATION, training_sets
 from benchmarks.harness import RESULTS, machine
 from engines.simulation import SENSORS
 from engines.training.classify import scores as class_scores
-from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
+from engines.training.data import AMBIGUOUS, ImageSet, simulate_set
 from engines.training.evaluate import f1_interval
 from engines.training.fit import predict
 from engines.training.quantize import load_weights
@@ -72,9 +73,10 @@ def judge(run: Run, weights: Path, test: ImageSet) -> dict[str, Any]:
 
 
 def test_set(folder: Path) -> ImageSet:
-    """Test frames at the nominal nuisances, made once."""
-    if not (folder / "images.npy").exists():
-        recipe = SetRecipe(seed=TEST_SEED, nuisance=(1.0, 1.0), shading=(1.0, 1.0), full_size=0.0)
+    """Test frames as on a station, at the nominal nuisances, made once."""
+    recipe = replace(VALIDATION, seed=TEST_SEED, nuisance=(1.0, 1.0), full_size=0.0)
+    folder = folder.with_name(f"{folder.name}-{recipe.digest[:12]}")
+    if not folder.exists():
         simulate_set(recipe, TEST_FRAMES, StretchParams()).save(folder)
     return ImageSet.load(folder)
 
@@ -93,6 +95,8 @@ def main() -> None:
             began = time.monotonic()
             taught = training.select(training.sensor != run.without) if run.without else training
             folder = work / run.name.replace(" ", "-").replace(",", "")
+            if not arguments.resume and folder.exists():
+                shutil.rmtree(folder)
             weights = train(run.role, (taught, validation), folder, preset="compare",
                             optimizer=run.optimizer, classes=run.classes)  # fmt: skip
             found[run.name] = {**judge(run, weights, test), "seconds": round(time.monotonic() - began),

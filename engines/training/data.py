@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.simulation import CLASSES, SENSORS, TRAINING_MIX, Plan, Sensor, draw_plan, simulate
+from engines.simulation import CLASSES, SENSORS, SIMULATION_VERSION, TRAINING_MIX, Plan, Sensor, draw_plan, simulate
 from kernels import IMAGE_SIDE, NotADarkFrameError, RawFrame, Stretcher, StretchParams
 
 AMBIGUOUS = -1  # class_index of frames at the OK/NG border: for regression and UNet only
@@ -60,16 +61,25 @@ class ImageSet:
             self.images[keep], self.class_index[keep], self.rating[keep], boxes, self.sensor[keep], self.kind[keep]
         )
 
+    @property
+    def digest(self) -> str:
+        """Names the set: SHA-256 of all labels and of about a thousand of the images."""
+        found = hashlib.sha256()
+        for name, labels in self._labels().items():
+            found.update(f"{name} {labels.shape} {labels.dtype}".encode() + labels.tobytes())
+        found.update(self.images[:: max(1, len(self) // 1000)].tobytes())
+        return found.hexdigest()
+
+    def _labels(self) -> dict[str, NDArray[np.generic]]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
+
     def save(self, folder: Path) -> None:
-        """Write images.npy and labels.npz; the folder appears when it is whole."""
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary = folder.with_name(f"{folder.name}.tmp")
-        temporary.mkdir(parents=True, exist_ok=True)
-        labels = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "images"}
-        np.savez(temporary / "labels.npz", **labels)
-        np.save(temporary / "images.npy", self.images)
-        temporary.rename(folder)
+        """Write images.npy and labels.npz to a new folder, which appears when it is whole.
+
+        Raises:
+            OSError: the folder is there and is not empty, or it cannot be written.
+        """
+        save_joined([self], folder)
 
     @classmethod
     def load(cls, folder: Path) -> ImageSet:
@@ -78,13 +88,36 @@ class ImageSet:
             return cls(images=np.load(folder / "images.npy", mmap_mode="r"), **dict(labels))
 
 
-def join(sets: Sequence[ImageSet]) -> ImageSet:
-    """One set of several, in order."""
+def _joined_labels(sets: Sequence[ImageSet]) -> dict[str, NDArray[Any]]:
     offsets = np.cumsum([0, *(len(s) for s in sets)])
     boxes = [s.boxes + np.array([offset, 0, 0, 0, 0], np.float32) for s, offset in zip(sets, offsets, strict=False)]
-    columns = ("images", "class_index", "rating", "sensor", "kind")
-    joined = {name: np.concatenate([getattr(s, name) for s in sets]) for name in columns}
-    return ImageSet(boxes=np.concatenate(boxes), **joined)
+    columns = ("class_index", "rating", "sensor", "kind")
+    return {
+        "boxes": np.concatenate(boxes),
+        **{name: np.concatenate([getattr(s, name) for s in sets]) for name in columns},
+    }
+
+
+def join(sets: Sequence[ImageSet]) -> ImageSet:
+    """One set of several, in order."""
+    return ImageSet(images=np.concatenate([s.images for s in sets]), **_joined_labels(sets))
+
+
+def save_joined(sets: Sequence[ImageSet], folder: Path) -> None:
+    """Write several sets as one to a new folder, which appears when it is whole; images are copied one set at a time.
+
+    Raises:
+        OSError: the folder is there and is not empty, or it cannot be written.
+    """
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
+    np.savez(temporary / "labels.npz", **_joined_labels(sets))  # type: ignore[arg-type]
+    shape = (sum(len(s) for s in sets), *sets[0].images.shape[1:])
+    images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, shape)
+    for part, start in zip(sets, np.cumsum([0, *(len(s) for s in sets)]), strict=False):
+        images[start : start + len(part)] = part.images
+    images.flush()
+    temporary.rename(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +142,12 @@ class SetRecipe:
     mix: tuple[tuple[str, float], ...] = tuple(TRAINING_MIX.items())
     ambiguous: float = AMBIGUOUS_SHARE
     border: float = BORDER_SHARE
+
+    @property
+    def digest(self) -> str:
+        """Names the recipe and the version of the simulation: what it draws now, and not before a change of either."""
+        words = {f.name: getattr(self, f.name) for f in fields(self)} | {"version": SIMULATION_VERSION}
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
 def _draw_sensor(recipe: SetRecipe, rng: np.random.Generator) -> Sensor:
@@ -166,23 +205,28 @@ def simulate_set(
     count: int,
     params: StretchParams,
     *,
-    workers: int = 2,
+    first: int = 0,
+    workers: int | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> ImageSet:
-    """Draw `count` frames, expose and stretch them in worker processes.
+    """Draw frames `first` to `first + count` of a recipe, expose and stretch them in worker processes.
+
+    Args:
+        recipe: how.
+        count: frames drawn.
+        params: of the stretch.
+        first: index of the first one.
+        workers: processes; None: one for each core.
+        progress: called with the frames drawn so far.
 
     Returns:
         The set in order of index; the same recipe gives the same set. Frames that cannot be stretched are left out.
     """
-    tasks = [(recipe, params, start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    stop = first + count
+    tasks = [(recipe, params, start, min(start + CHUNK, stop)) for start in range(first, stop, CHUNK)]
     parts: list[ImageSet] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(_simulate_chunk, tasks):
+        for (_, _, _, end), part in zip(tasks, pool.map(_simulate_chunk, tasks), strict=True):
             parts += part
-            progress(len(part))
+            progress(end - first)
     return join(parts)
-
-
-def recipe_json(recipe: SetRecipe) -> str:
-    """The recipe as it is kept beside a set."""
-    return json.dumps({f.name: getattr(recipe, f.name) for f in fields(recipe)}, default=list)

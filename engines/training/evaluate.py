@@ -71,7 +71,8 @@ def wilson(hits: int, n: int) -> list[float]:
         return [0.0, 1.0]
     centre, z2 = hits / n, Z_95**2
     half = Z_95 * np.sqrt(centre * (1 - centre) / n + z2 / (4 * n * n))
-    return [float((centre + z2 / (2 * n) + sign * half) / (1 + z2 / n)) for sign in (-1, 1)]
+    low, high = ((centre + z2 / (2 * n) + sign * half) / (1 + z2 / n) for sign in (-1, 1))
+    return [max(0.0, float(low)), min(1.0, float(high))]
 
 
 def mean_interval(values: NDArray[np.floating]) -> list[float]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class Stage:
         """Optimiser steps."""
         return max(1, self.images // self.batch)
 
+    @property
+    def pixels(self) -> int:
+        """Pixels that all steps see: what the stage's time is in proportion to."""
+        return self.steps * self.batch * self.side**2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -58,10 +64,12 @@ class Job:
         stages: in order.
         out: folder of checkpoint.pt, curve.csv and curve.png.
         seed: of the draws.
+        data: digest of what is learnt from; a checkpoint belongs to it.
         start: SHA-256 of the file whose weights the model has, or empty for fresh ones; a checkpoint belongs to it.
         optimizer: adamw or sgd; the rate of SGD is SGD_RATE times the stage's.
         curve_steps: steps between two rows of curve.csv.
         checkpoint_s: seconds between checkpoints.
+        report_s: seconds between lines of progress.
         report: called with one line of progress.
     """
 
@@ -72,11 +80,13 @@ class Job:
     stages: tuple[Stage, ...]
     out: Path
     seed: int = 0
+    data: str = ""
     start: str = ""
     optimizer: str = "adamw"
     weight_decay: float = 0.02
     curve_steps: int = 50
     checkpoint_s: float = 120.0
+    report_s: float = 15.0
     report: Callable[[str], None] = print
     device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
 
@@ -86,6 +96,9 @@ def fit(job: Job) -> None:
 
     Each batch is drawn from (seed, stage, step), so that a resumed run sees the same batches. Under torchrun each process
     draws its part of the batch from (seed, stage, step, rank).
+
+    Raises:
+        TrainingError: the folder's checkpoint belongs to another seed, data, start, optimiser or schedule.
     """
     group = join_group()
     job.out.mkdir(parents=True, exist_ok=True)
@@ -94,26 +107,39 @@ def fit(job: Job) -> None:
     if state:
         _check_same(job, state)
         model.load_state_dict(state["model"])
-        job.report(f"resumed at stage {state['stage']} step {state['step']}")
+        job.report(f"resumed at stage {int(state['stage']) + 1} step {state['step']}")
+        if group.leads:
+            _trim_curve(job.out / "curve.csv", _images_before(job, int(state["stage"]), int(state["step"])))
     group.wait()  # before the leader writes another checkpoint
     for number in range(len(job.stages)):
-        if state and number < int(state["stage"]):  # type: ignore[call-overload]
+        if state and number < int(state["stage"]):
             continue
         # A checkpoint at a stage's first step holds the optimiser of the stage before it.
         here = state if state and number == state["stage"] and state["step"] else None
         _run_stage(job, model, number, here)
 
 
-def _schedule(job: Job, stages: int) -> list[object]:
-    """What a checkpoint belongs to: seed, start, optimiser and the stages up to its own."""
-    return [job.seed, job.start, job.optimizer, *(list(astuple(stage)) for stage in job.stages[:stages])]
+def _belongs_to(job: Job, stages: int) -> dict[str, object]:
+    """What a checkpoint belongs to: all that decides its weights, of stages those up to its own."""
+    return {"seed": job.seed, "data": job.data, "start": job.start, "optimiser": job.optimizer,
+            "stages": [list(astuple(stage)) for stage in job.stages[:stages]]}  # fmt: skip
 
 
-def _check_same(job: Job, state: dict[str, object]) -> None:
-    begun = int(state["stage"]) + bool(state["step"])  # type: ignore[call-overload]
-    if state["schedule"] != _schedule(job, begun):
-        raise TrainingError(f"{job.out / 'checkpoint.pt'}: begun with seed, start, optimiser and stages {state['schedule']}, "
-                         f"now {_schedule(job, begun)}; go on with the same, or choose another folder")  # fmt: skip
+def _check_same(job: Job, state: dict[str, Any]) -> None:
+    begun = int(state["stage"]) + bool(state["step"])
+    then: dict[str, object] = state.get("belongs_to", {})
+    now = _belongs_to(job, begun)
+    if differing := [key for key, value in now.items() if then.get(key) != value]:
+        told = "; ".join(f"{key} {then.get(key) or 'none'}, now {now[key] or 'none'}" for key in differing)
+        raise TrainingError(
+            f"{job.out / 'checkpoint.pt'}: begun with {told}; go on with the same, or choose another folder"
+        )
+
+
+def _images_before(job: Job, number: int, step: int) -> int:
+    """Images seen before a step of a stage."""
+    earlier = sum(stage.steps * stage.batch for stage in job.stages[:number])
+    return earlier + (step * job.stages[number].batch if step else 0)
 
 
 def _peak_rate(job: Job, stage: Stage) -> float:
@@ -128,7 +154,7 @@ def _make_optimizer(job: Job, model: nn.Module, stage: Stage) -> torch.optim.Opt
     return torch.optim.AdamW(model.parameters(), stage.rate, weight_decay=job.weight_decay)
 
 
-def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, object] | None) -> None:
+def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, Any] | None) -> None:
     stage, group = job.stages[number], join_group()
     optimizer = _make_optimizer(job, model, stage)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -136,18 +162,18 @@ def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, object]
     )
     first = 0
     if state:
-        optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        scheduler.load_state_dict(state["scheduler"])  # type: ignore[arg-type]
-        first = int(state["step"])  # type: ignore[call-overload]
+        optimizer.load_state_dict(state["optimizer"])
+        scheduler.load_state_dict(state["scheduler"])
+        first = int(state["step"])
     part = replace(stage, batch=max(1, stage.batch // group.size))
     shared = group.share(model)
-    began = saved = time.monotonic()
+    began = saved = told = time.monotonic()
+    later = sum(other.pixels for other in job.stages[number + 1 :])
     losses: list[float] = []
     shared.train()
 
     def row(step: int, **scores: float) -> dict[str, float]:
-        before = sum(s.steps * s.batch for s in job.stages[:number])
-        return {"stage": number, "side": stage.side, "images": before + step * stage.batch,
+        return {"stage": number, "side": stage.side, "images": _images_before(job, number, step),
                 "seconds": round(time.monotonic() - began, 1), "rate": float(scheduler.get_last_lr()[0]),
                 "loss": float(np.mean(losses[-job.curve_steps :])) if losses else float("nan"), **scores}  # fmt: skip
 
@@ -163,14 +189,17 @@ def _run_stage(job: Job, model: nn.Module, number: int, state: dict[str, object]
         if now - saved > job.checkpoint_s:
             saved = now
             _save(job, model, optimizer, scheduler, number, step + 1)
-            eta = (now - began) / (step + 1 - first) * (stage.steps - step - 1)
-            job.report(f"stage {number} ({stage.side} px) {step + 1}/{stage.steps} loss {np.mean(losses[-100:]):.4f} "
-                       f"eta {eta / 60:.1f} min")  # fmt: skip
+        if now - told > job.report_s:
+            told = now
+            done = (step + 1 - first) * stage.batch * stage.side**2
+            left = (stage.steps - step - 1) * stage.batch * stage.side**2 + later
+            job.report(f"stage {number + 1} of {len(job.stages)} ({stage.side} px) step {step + 1}/{stage.steps} "
+                       f"loss {np.mean(losses[-100:]):.4f} eta {(now - began) * left / done / 60:.1f} min")  # fmt: skip
     if group.leads:
         scores = job.validate(model, stage.side)
         _write_curve(job.out / "curve.csv", row(stage.steps, **scores))
         draw_curve(job.out / "curve.csv", job.out / "curve.png")
-        job.report(f"stage {number} done in {time.monotonic() - began:.0f} s: "
+        job.report(f"stage {number + 1} done in {time.monotonic() - began:.0f} s: "
                    + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))  # fmt: skip
         _save(job, model, optimizer, scheduler, number + 1, 0)
 
@@ -198,7 +227,7 @@ def _step(
     return float(loss.detach())
 
 
-def _load(path: Path) -> dict[str, object] | None:
+def _load(path: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
@@ -219,13 +248,26 @@ def _save(
             "scheduler": scheduler.state_dict(),
             "stage": stage,
             "step": step,
-            "schedule": _schedule(job, stage + bool(step)),
+            "belongs_to": _belongs_to(job, stage + bool(step)),
         },
         temporary,
     )
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, job.out / "checkpoint.pt")  # noqa: PTH105  (atomic on POSIX, as the docstring says)
+
+
+def _trim_curve(path: Path, images: int) -> None:
+    """Take out rows that were written after the checkpoint that training goes on from."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), reader.fieldnames or CURVE_COLUMNS
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(row for row in rows if int(row["images"]) <= images)
 
 
 def _write_curve(path: Path, row: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,13 +12,11 @@ import torch
 
 from engines.bundle import FILES, GOLDEN_EXPECTED, GOLDEN_FRAMES, MODEL_FILES, Bundle, write_manifest
 from engines.inspector import Inspector, Measurement
-from engines.models import ForImages, build
 from engines.openvino import outputs_of
 from engines.regions import find_regions
 from engines.simulation import SENSORS, Plan, simulate
 from engines.training.data import AMBIGUOUS, ImageSet
 from engines.training.quantize import decisive, load_weights, quantize
-from engines.training.warm_start import START_IMAGES, start_from
 from kernels import RawFrame, StretchParams
 
 SCORE_TOLERANCE = 0.05  # int8 differs between processors (VNNI or not); more than this is another network
@@ -56,14 +55,6 @@ def choose_threshold(maps: np.ndarray) -> float:
     return 252 / 256
 
 
-def _network(role: str, weights: Path, images: np.ndarray) -> ForImages:
-    if weights.suffix != ".onnx":
-        return load_weights(role, weights)
-    model = build(role)
-    start_from(model, weights, images)
-    return model.eval()
-
-
 def golden_frames() -> dict[str, RawFrame]:
     """Small simulated frames far from the limit, named by number, sensor and class."""
     frames = {}
@@ -87,7 +78,8 @@ def pack(
     """Quantise three networks and write a bundle.
 
     Args:
-        weights: of classifier, regressor and unseen: weights.pt of a training, or the ONNX file of another bundle.
+        weights: of classifier, regressor and unseen: weights.pt of a training, or the ONNX file of another bundle, which
+            is taken over byte for byte.
         sets: calibration images (of training) and validation images.
         out: folder of the bundle; made.
         name: of the bundle.
@@ -98,9 +90,11 @@ def pack(
     out.mkdir(parents=True, exist_ok=True)
     calibration, validation = sets
     for role, file in MODEL_FILES.items():
-        found = quantize(
-            _network(role, weights[role], calibration.images[:START_IMAGES]), calibration, validation, out / file
-        )
+        if weights[role].suffix == ".onnx":
+            shutil.copyfile(weights[role], out / file)
+            report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB, as it is in {weights[role].parent}")
+            continue
+        found = quantize(load_weights(role, weights[role]), calibration, validation, out / file)
         report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB, {found}")
     clear = validation.select(validation.class_index != AMBIGUOUS)
     p_ng = decisive("classifier", outputs_of(out / MODEL_FILES["classifier"], clear.images))

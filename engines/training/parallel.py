@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+WAIT = timedelta(days=1)  # for the leader, who may simulate or decode a large set first
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def join_group() -> Group:
     if not dist.is_torchelastic_launched():
         return Group()
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=WAIT)
         if torch.cuda.is_available():
             torch.cuda.set_device(dist.get_node_local_rank())
     return Group(dist.get_rank(), dist.get_world_size())

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.classes import CLASSES
 from engines.models import LEVEL_MIDDLE, LEVEL_SPAN, ForImages
 from engines.training.classify import varied
 from engines.training.data import ImageSet
@@ -34,12 +35,12 @@ def calibrate(model: ForImages, validation: ImageSet) -> tuple[float, float]:
     """Give the last layer the slope and offset that make the levels' mean absolute error on validation frames least.
 
     Huber loss on a training set with many frames at the border draws levels together; validation frames are as
-    frequent, level by level, as on a station. Frames of level 10 are left out.
+    frequent, level by level, as on a station. Capture failures have no visibility and are left out.
 
     Returns:
         Slope and offset, levels: level = slope x before + offset.
     """
-    rated = validation.select(validation.rating < 10)
+    rated = validation.select(validation.class_index != CLASSES.index("Error"))
     levels = predict(model, rated.images, model.side)[:, 0]
 
     def error(slope: float, offset: float) -> float:

@@ -62,7 +62,8 @@ def train(
     if role not in ROLES or preset not in PRESETS:
         raise TrainingError(f"role {role!r}, preset {preset!r}: wanted one of {ROLES} and one of {tuple(PRESETS)}")
     training, validation = sets
-    _check_teaches(role, training)
+    for name, taught in (("training", training), ("validation", validation)):
+        _check_teaches(role, taught, name)
     model = build(role, seed=seed)
     if role != "unseen":
         model.side = PRESETS[preset][role][-1].side
@@ -72,8 +73,12 @@ def train(
     if role == "classifier":
         options["classes"] = classes
     job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed, **options)
-    begun_from = "" if start is None else hashlib.sha256(start.read_bytes()).hexdigest()
-    job = replace(job, optimizer=optimizer, start=begun_from, report=report)
+    learnt_from = f"{role} {sorted(options.items())} {training.digest} {validation.digest}"
+    job = replace(
+        job, optimizer=optimizer, report=report,
+        data=hashlib.sha256(learnt_from.encode()).hexdigest(),
+        start="" if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
+    )  # fmt: skip
     group = join_group()
     if not group.leads:
         job = replace(job, report=lambda _line: None)
@@ -90,23 +95,28 @@ def train(
         report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
     scores = job.validate(model, side)
     report(f"{role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    torch.save(model.float().cpu().state_dict(), out / "weights.pt")
+    torch.save(model.float().cpu().state_dict(), out / "weights.tmp")
+    (out / "weights.tmp").replace(out / "weights.pt")
     return out / "weights.pt"
 
 
-def _check_teaches(role: str, training: ImageSet) -> None:
-    """Refuse a set that a role cannot learn from, before the first epoch."""
-    classes = np.unique(training.class_index[training.class_index != AMBIGUOUS])
-    if role == "classifier" and len(classes) < 2:
-        found = ", ".join(CLASSES[i] for i in classes) or "none"
-        raise TrainingError(
-            f"training set: frames of one class only ({found}), wanted at least two of {', '.join(CLASSES)}"
-        )
+def _check_teaches(role: str, images: ImageSet, name: str) -> None:
+    """Refuse a set that a role cannot learn from, or be validated on, before the first epoch."""
+    if role == "classifier":
+        clear = images.class_index[images.class_index != AMBIGUOUS]
+        wanted = 2 if name == "training" else 1
+        if len(classes := np.unique(clear)) < wanted:
+            found = f"frames of one class only ({CLASSES[classes[0]]})" if len(classes) else "no frame of a clear class"
+            raise TrainingError(f"{name} set: {found}, wanted at least {wanted} of {', '.join(CLASSES)}")
     if role == "regressor":
-        rated = training.rating[np.isfinite(training.rating)]
-        if len(rated) < len(training):
-            raise TrainingError(f"training set: {len(training) - len(rated)} of {len(training)} frames have no level")
-        if len(np.unique(rated)) < 2:
-            raise TrainingError(f"training set: every frame has level {rated[0]:g}, wanted at least two levels")
-    if role == "unseen" and not len(training.boxes):
-        raise TrainingError("training set: no frame has a box, wanted some to learn what is known")
+        unrated = int((~np.isfinite(images.rating)).sum())
+        if unrated:
+            raise TrainingError(f"{name} set: {unrated} of {len(images)} frames have no level")
+        if name == "training" and len(np.unique(images.rating)) < 2:
+            raise TrainingError(f"{name} set: every frame has level {images.rating[0]:g}, wanted at least two levels")
+        if name == "validation" and not (images.class_index != CLASSES.index("Error")).any():
+            raise TrainingError(f"{name} set: capture failures only, wanted frames with a level")
+    if role == "unseen" and name == "training" and not len(seen_only(images).boxes):
+        raise TrainingError(
+            f"{name} set: no box on a frame that may be learnt from (no capture failure, no left-out shape), wanted some"
+        )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from engines.classes import CLASSES
 from engines.models import INPUT_GAIN, ForImages
 from engines.training.data import ImageSet
 from engines.training.fit import Batch, Job, Stage, predict
@@ -31,7 +32,7 @@ Plane = NDArray[np.float32]
 
 def seen_only(labels: ImageSet) -> ImageSet:
     """The frames the UNet may learn from: no capture failure and no left-out shape."""
-    return labels.select((labels.rating < 10) & ~np.isin(labels.kind, LEFT_OUT_KINDS))
+    return labels.select((labels.class_index != CLASSES.index("Error")) & ~np.isin(labels.kind, LEFT_OUT_KINDS))
 
 
 def box_target(boxes: NDArray[np.float32]) -> Plane:

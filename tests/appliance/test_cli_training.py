@@ -100,13 +100,14 @@ def test_pictures_are_trained_on_and_evaluated_fold_by_fold(tmp_path: Path) -> N
         (["a.tif,OK,1", "gone.tif,Spot,6"], "1 of 2 files are not there, the first is gone.tif"),
         (["a.tif,Scratch,1"], "class 'Scratch'"),
         (["a.tif,OK,11"], "level 11"),
-        (["a.tif,OK,1", "b.tif,OK,1"], "one class only"),
+        ([f"{name}.tif,OK,1" for name in "abcdefgh"], "one class only"),
+        (["a.tif,OK,1", "b.tif,Spot,6"], "2 groups of frames, wanted at least 8"),
     ],
 )
 def test_a_training_folder_that_cannot_teach_is_refused_before_the_first_epoch(
     tmp_path: Path, rows: list[str], message: str
 ) -> None:
-    for name in "ab":
+    for name in "abcdefgh":
         write_frame(tmp_path, name, dark(), bits=8, format_name="tiff")
     (tmp_path / "labels.csv").write_text("\n".join(["file,class,level", *rows]) + "\n")
     said = umbra(

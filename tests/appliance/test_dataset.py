@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from appliance.formats import write_frame
 from appliance.simulated import SimulationPlan, write_simulated
 from appliance.training_sets import images_of, training_sets
 from engines import Inspector
-from engines.training.data import AMBIGUOUS
+from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
+from kernels import StretchParams
 from tests.conftest import dark
 
 
@@ -35,6 +39,9 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("file,class,level\na.tif,OK,11\n", "level 11"),
         ("file,class,level\na.tif,OK,many\n", "line 2"),
         ("file,class,split\na.tif,OK,dev\n", "split 'dev'"),
+        ("file,class,boxes\na.tif,Spot,3\n", r"line 2: box 3, wanted \[x0"),
+        ('file,class,boxes\na.tif,Spot,"[[1,2]]"\n', r"box \[1, 2\], wanted"),
+        ('file,class,boxes\na.tif,Spot,"[[5,5,5,9]]"\n', "x0 < x1"),
         ("file,class\nb.tif,OK\n", "1 of 1 files are not there, the first is b.tif"),
     ],
 )
@@ -62,6 +69,57 @@ def test_a_folder_becomes_training_images(simulated: Path) -> None:
     train, check = training_sets(known, None, cache=simulated / "cache")
     assert len(train) + len(check) == len(images)
     assert (images.class_index != AMBIGUOUS).any()
+
+
+def test_decoded_images_are_kept_until_a_file_changes(simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, cache = DataSet.read(simulated), simulated / "kept"
+    before, _ = training_sets(known, None, cache=cache)
+    with monkeypatch.context() as patch:
+        patch.setattr("appliance.training_sets.ProcessPoolExecutor", None)  # decoding again would fail
+        again, _ = training_sets(known, None, cache=cache)
+    np.testing.assert_array_equal(before.images, again.images)
+    changed = simulated / next(row.file for row in known.divided().rows if row.split == "train")
+    os.utime(changed, (1, 1))
+    training_sets(known, None, cache=cache)
+    assert len(list(cache.iterdir())) == 3  # another training set, the same validation set
+
+
+def test_a_simulated_set_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that are there are not made again, and the set is the one that an undisturbed run makes."""
+    monkeypatch.setattr("appliance.training_sets.SHARD", 40)
+    whole, validation = training_sets(None, 96, cache=tmp_path / "a", seed=3)
+    drawn: list[int] = []
+
+    def until_killed(recipe: SetRecipe, count: int, params: StretchParams, *, first: int, **rest: Any) -> ImageSet:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(first)
+        return simulate_set(recipe, count, params, first=first, **rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("appliance.training_sets.simulate_set", until_killed)
+        training_sets(None, 96, cache=tmp_path / "b", seed=3)
+    said: list[tuple[str, int, int]] = []
+    again, _ = training_sets(None, 96, cache=tmp_path / "b", seed=3, progress=lambda *told: said.append(told))
+    assert drawn == [0, 40]
+    assert said[0] == ("simulating training frames", 96, 96)  # the third shard alone
+    np.testing.assert_array_equal(again.images, whole.images)
+    np.testing.assert_array_equal(again.boxes, whole.boxes)
+    assert not list(tmp_path.glob("b/*-shards"))
+    assert len(validation) <= 96
+    other, _ = training_sets(None, 96, cache=tmp_path / "a", seed=4)
+    assert other.digest != whole.digest
+
+
+def test_frames_of_a_group_are_not_divided_and_all_sensors_validate(simulated: Path) -> None:
+    known = DataSet.read(simulated)
+    rows = tuple(replace(row, group=f"pair {i // 2}") for i, row in enumerate(known.rows * 8))
+    divided = replace(known, rows=rows).divided()
+    splits = {split: {row.group for row in divided.rows if row.split == split} for split in ("train", "validation")}
+    assert not splits["train"] & splits["validation"]
+    assert {row.sensor for row in divided.rows if row.split == "validation"} == {"A", "B"}
+    with pytest.raises(DataSetError, match="2 groups of frames, wanted at least 8"):
+        replace(known, rows=rows[:4]).divided()
 
 
 def test_a_split_set_is_judged_on_its_test_frames_by_specs_of_its_training_frames(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engines.training.data import ImageSet, SetRecipe, simulate_set
+from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
 from kernels import StretchParams
 
 torch = pytest.importorskip("torch")
@@ -19,7 +20,7 @@ from engines.errors import TrainingError  # noqa: E402
 from engines.models import area_weights, build, resnet18_d, resnet101_d  # noqa: E402
 from engines.models.unet import UNet  # noqa: E402
 from engines.training.classify import augment, class_weights, classifier_job  # noqa: E402
-from engines.training.fit import SGD_RATE, Stage, fit, predict, reestimate_norms, to_images  # noqa: E402
+from engines.training.fit import SGD_RATE, Batch, Stage, fit, predict, reestimate_norms, to_images  # noqa: E402
 from engines.training.quantize import export  # noqa: E402
 from engines.training.regress import calibrate, regressor_job  # noqa: E402
 from engines.training.train import train  # noqa: E402
@@ -82,9 +83,65 @@ def test_a_killed_training_goes_on_with_the_same_batches(tiny: ImageSet, tmp_pat
     second = build("regressor", seed=2)  # other weights: the checkpoint must win
     said: list[str] = []
     fit(replace(regressor_job(second, tiny, tiny, stages, tmp_path / "b"), report=said.append))
-    assert said[0].startswith("resumed at stage 1 step 0")
+    assert said[0].startswith("resumed at stage 2 step 0")
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, msg=name)
+
+
+class Killed(BaseException):
+    """Ends a training as a signal would."""
+
+
+def test_a_training_killed_within_a_stage_ends_as_if_it_was_not(tiny: ImageSet, tmp_path: Path) -> None:
+    """Optimiser, schedule and step come back from the checkpoint, and the curve has each row once."""
+    stages = (Stage(32, 96, 16, 1e-3),)
+    whole = build("regressor", seed=1)
+    fit(replace(regressor_job(whole, tiny, tiny, stages, tmp_path / "a"), curve_steps=1))
+
+    job = regressor_job(build("regressor", seed=1), tiny, tiny, stages, tmp_path / "b")
+    drawn = 0
+
+    def draw(stage: Stage, rng: np.random.Generator) -> Batch:
+        nonlocal drawn
+        drawn += 1
+        if drawn == 3:
+            shutil.copy(tmp_path / "b" / "checkpoint.pt", tmp_path / "after-two-steps.pt")
+        if drawn == 5:
+            raise Killed
+        return job.draw(stage, rng)
+
+    with pytest.raises(Killed):
+        fit(replace(job, draw=draw, curve_steps=1, checkpoint_s=0.0))
+    shutil.copy(tmp_path / "after-two-steps.pt", tmp_path / "b" / "checkpoint.pt")
+    second = build("regressor", seed=2)  # other weights: the checkpoint must win
+    said: list[str] = []
+    fit(replace(regressor_job(second, tiny, tiny, stages, tmp_path / "b"), curve_steps=1, report=said.append))
+    assert said[0] == "resumed at stage 1 step 2"
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value, msg=name)
+    columns = []
+    for name in ("a", "b"):
+        rows = csv.DictReader((tmp_path / name / "curve.csv").read_text().splitlines())
+        columns.append([(row["images"], row["rate"], row["loss"], row["mae"]) for row in rows])
+    assert len(columns[0]) == 6 + 1  # each step, and the end of the stage
+    assert columns[0] == columns[1]
+
+
+def test_a_checkpoint_of_other_data_is_refused(tiny: ImageSet, tmp_path: Path) -> None:
+    """Else the weights of one fold would be taken for those of the next."""
+    quiet = {"preset": "smoke", "report": lambda _line: None}
+    train("regressor", (tiny, tiny), tmp_path, **quiet)  # type: ignore[arg-type]
+    train("regressor", (tiny, tiny), tmp_path, **quiet)  # type: ignore[arg-type]
+    other = tiny.select(np.arange(len(tiny)) > 0)
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt: begun with data .* now .* choose another folder"):
+        train("regressor", (other, tiny), tmp_path, **quiet)  # type: ignore[arg-type]
+
+
+def test_sets_are_named_by_labels_and_images(tiny: ImageSet) -> None:
+    assert tiny.digest == tiny.select(np.ones(len(tiny), bool)).digest
+    images = tiny.images.copy()
+    images[3, 0, 0] ^= 1
+    assert len({tiny.digest, replace(tiny, images=images).digest, replace(tiny, rating=tiny.rating + 1).digest}) == 3
 
 
 def test_training_lowers_the_loss(tiny: ImageSet, tmp_path: Path) -> None:
@@ -217,7 +274,9 @@ def test_sgd_learns_and_the_curve_says_how(tiny: ImageSet, tmp_path: Path) -> No
     [
         ("regressor", {"rating": np.nan}, "frames have no level"),
         ("regressor", {"rating": 2.0}, "every frame has level 2"),
-        ("unseen", {"boxes": np.empty((0, 5), np.float32)}, "no frame has a box"),
+        ("unseen", {"boxes": np.empty((0, 5), np.float32)}, "no box on a frame"),
+        ("unseen", {"class_index": 3}, "no box on a frame"),
+        ("classifier", {"class_index": AMBIGUOUS}, "no frame of a clear class"),
     ],
 )
 def test_a_set_that_cannot_teach_is_refused(
@@ -225,8 +284,27 @@ def test_a_set_that_cannot_teach_is_refused(
 ) -> None:
     if "rating" in changes:
         changes = {"rating": np.full(len(tiny), changes["rating"], np.float32)}
+    if "class_index" in changes:
+        changes = {"class_index": np.full(len(tiny), changes["class_index"])}
     with pytest.raises(TrainingError, match=message):
         train(role, (replace(tiny, **changes),) * 2, tmp_path, preset="smoke")
+
+
+@pytest.mark.parametrize(
+    ("role", "changes", "message"),
+    [
+        ("classifier", {"class_index": AMBIGUOUS}, "validation set: no frame of a clear class"),
+        ("regressor", {"rating": np.nan}, "validation set: 92 of 92 frames have no level"),
+        ("regressor", {"class_index": 3}, "validation set: capture failures only"),
+    ],
+)
+def test_a_set_that_cannot_validate_is_refused_before_the_first_epoch(
+    tiny: ImageSet, tmp_path: Path, role: str, changes: dict[str, Any], message: str
+) -> None:
+    changes = {name: np.full(len(tiny), value, getattr(tiny, name).dtype) for name, value in changes.items()}
+    with pytest.raises(TrainingError, match=message):
+        train(role, (tiny, replace(tiny, **changes)), tmp_path, preset="smoke")
+    assert not list(tmp_path.iterdir())
 
 
 def test_levels_are_calibrated_to_validation_frames(tiny: ImageSet) -> None:
