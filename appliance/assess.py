@@ -31,7 +31,8 @@ def assess(
     """Evaluate a bundle on a data set.
 
     Where the set is split, its frames of `split` are judged, and the conventional method's spec of each sensor is fitted
-    on training frames alone; where it is not, all are judged, each half by a spec fitted on the other half.
+    on training frames alone; where it is not, or where training frames are judged too, each half of a sensor's frames is
+    judged by a spec fitted on the clear frames of the other half.
 
     Args:
         data: frames with truth.
@@ -44,7 +45,7 @@ def assess(
         DataSetError: no frame of that split, or a frame that cannot be read.
     """
     judged_rows = data.of_split(split)
-    fitting = _drawn(data.of_split("train")) if data.is_split and split != "train" else []
+    fitting = _drawn(data.of_split("train")) if data.is_split and split in ("test", "validation") else []
     total = len(judged_rows) + len(fitting)
     frames, others = [], []
     for row, frame in data.frames(judged_rows):
@@ -96,6 +97,7 @@ def assess_images(
             true_level=float("nan") if row.true_level is None else row.true_level,
             called_class=CLASSES[int(p[i].argmax())] if i in p else None, p_ng=p_ng, level=found,
             score=None if p_ng is None or found is None else p_ng * found / 10, conventional=float("nan"),
+            refused=images[i] is None,
         ))  # fmt: skip
     return {"bundle": identity, "engine": "networks alone", "split": split if data.is_split else "all",
             "conventional_fitted_on": "nothing", **evaluate(frames, None, spec=spec)}  # fmt: skip
@@ -117,10 +119,13 @@ def _conventional(
     scores = np.array([f.conventional for f in frames])
     sensors = np.array([f.sensor for f in frames])
     if not fitting:
-        return cross_fitted(scores, np.array([f.class_name != "OK" for f in frames]), sensors)
+        clear = np.array([not f.ambiguous for f in frames])
+        return cross_fitted(scores, np.array([f.class_name != "OK" for f in frames]), sensors, clear)
     known = []
     for number, (_, frame) in enumerate(data.frames(fitting), start=1):
-        known.append(conventional_score(unpack(frame.raw)) if frame.raw is not None else float("inf"))
+        if frame.raw is None:
+            raise DataSetError(f"{fitting[number - 1].file}: {frame.unreadable}")
+        known.append(conventional_score(unpack(frame.raw)))
         progress(number)
     spec = PerSensorSpec.fit(
         np.array(known),
@@ -135,15 +140,16 @@ def _conventional(
 
 
 def _judge(row: TruthRow, frame: Frame, inspector: Inspector, conventional: float | None = None) -> Judged:
+    if frame.raw is None:
+        raise DataSetError(f"{row.file}: {frame.unreadable}")
     if conventional is None:
-        conventional = conventional_score(unpack(frame.raw)) if frame.raw is not None else float("inf")
-    measurement = inspector.measure([frame.raw])[0] if frame.raw is not None else None
-    inspection = measurement.inspection if measurement else None
+        conventional = conventional_score(unpack(frame.raw))
+    inspection = inspector.measure([frame.raw])[0].inspection
     rating = row.level if row.level is not None else float("nan")
     return Judged(
         sensor=row.sensor, class_name=row.class_name, rating=rating,
         true_level=row.true_level if row.true_level is not None else rating,
         called_class=inspection.class_name if inspection else None, p_ng=inspection.p_ng if inspection else None,
         level=inspection.level if inspection else None, score=inspection.score if inspection else None,
-        conventional=conventional,
+        conventional=conventional, refused=inspection is None,
     )  # fmt: skip

@@ -115,6 +115,9 @@ def simulate(
         float | None,
         typer.Option(min=0.1, help="Largest frame; larger sensors get fewer pixels that look the same once stretched."),
     ] = None,
+    shading: Annotated[
+        float, typer.Option(min=0, help="Factor on the nominal shading and amplifier glow, which are no defects.")
+    ] = 1.0,
     like: Annotated[
         Path | None,
         typer.Option(
@@ -125,6 +128,7 @@ def simulate(
 ) -> None:
     """Write simulated dark frames of six sensors with truth.csv (class, level, boxes); goes on where it was stopped."""
     from appliance.dataset import DataSetError
+    from appliance.decode import is_frame_name
     from appliance.simulated import SimulationPlan, read_stack, write_likeness, write_simulated
     from engines.simulation.likeness import fit_sensor
 
@@ -132,7 +136,7 @@ def simulate(
         raise typer.BadParameter(f"{more[0]}: further frames want --like before them")
     real, fitted = None, None
     if like is not None:
-        paths = sorted(p for p in like.iterdir() if p.is_file()) if like.is_dir() else [like, *(more or [])]
+        paths = sorted(p for p in like.iterdir() if is_frame_name(p.name)) if like.is_dir() else [like, *(more or [])]
         real, bits = read_stack(paths)
         fitted = fit_sensor(real, bits=bits, name="like")
     if part is not None and not paper_mix:
@@ -142,7 +146,7 @@ def simulate(
             plan = SimulationPlan(
                 sensors=("like",) if fitted else _sensor_names(sensor), seed=seed, like=fitted,
                 count=count if paper_mix else count or 24, formats=tuple(format_names.split(",")), paper=paper,
-                megapixels=megapixels,
+                megapixels=megapixels, shading=shading,
             )  # fmt: skip
         except DataSetError as error:
             raise typer.BadParameter(str(error)) from error
@@ -187,7 +191,7 @@ def evaluate(
             file_okay=False,
         ),
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Arithmetic of the engines.")] = Precision.INT8,
+    precision: Annotated[Precision | None, typer.Option(help="Arithmetic of the engines; default int8.")] = None,
     against: Annotated[
         Precision | None, typer.Option(help="Measure in this arithmetic too, and say how many verdicts differ.")
     ] = None,
@@ -205,7 +209,10 @@ def evaluate(
     known = read_data(data, class_map, fold)
     pictures = train_extra("pictures") if out else None
     chosen = find_bundle(bundle, None, None)
-    if runs is not None or known.pictures:
+    bare = runs is not None or known.pictures
+    if bare and (precision or against):
+        raise typer.BadParameter("--precision and --against are for a bundle's engines, not for --runs or pictures")
+    if bare:
         networks = train_extra("networks")
         found = networks.of_runs(runs) if runs is not None else networks.of_bundle(chosen)
         if known.pictures:
@@ -214,7 +221,7 @@ def evaluate(
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
         with console.status("building engines"):
-            inspector = build_inspector(chosen, precision=precision, cache=cache_folder())
+            inspector = build_inspector(chosen, precision=precision or Precision.INT8, cache=cache_folder())
             other = None if against is None else build_inspector(chosen, precision=against, cache=cache_folder())
         with progress_bar(console) as progress:
             task = progress.add_task("evaluating", total=None)
@@ -243,22 +250,25 @@ def _print_report(report: dict[str, Any]) -> None:
         )
     console = wide_console()
     console.print(table)
-    confusion = Table("true class", *next(iter(report["confusion"].values())), title="called class")
-    for name, counts in report["confusion"].items():
-        confusion.add_row(name, *map(str, counts.values()))
-    console.print(confusion)
-    verdicts, (low, high) = report["verdicts"], report["class_accuracy_interval"]
+    if report["confusion"]:
+        confusion = Table("true class", *report["confusion"]["OK"], title="called class")
+        for name, counts in report["confusion"].items():
+            confusion.add_row(name, *map(str, counts.values()))
+        console.print(confusion)
+    console.print(_box_table("score: P(NG) x level / 10", {
+        f"{name} {kind}": box for name, both in report["scores"].items() for kind, box in both["umbra"].items()
+    }))  # fmt: skip
+    console.print(_box_table("measured level at each rating", report["level_by_rating"]))
+    console.print(f"class right {_number(report, 'class_accuracy')}; OK against NG: {_rates(report)}")
+    console.print(f"verdicts at spec {report['verdicts']['spec']}: {_rates(report['verdicts'])}")
     console.print(
-        f"class right {report['class_accuracy']:.4f} [dim]({low:.4f} to {high:.4f})[/]; OK against NG: "
-        f"accuracy {_share(report, 'accuracy')}, F1 {_share(report, 'f1')}, recall {_share(report, 'recall')}, "
-        f"false alarms {_share(report, 'false_alarms')}\n"
-        f"verdicts at spec {verdicts['spec']}: accuracy {_share(verdicts, 'accuracy')}, F1 {_share(verdicts, 'f1')}, "
-        f"recall {_share(verdicts, 'recall')}, false alarms {_share(verdicts, 'false_alarms')}\n"
-        f"level MAE {report['mae']:.3f} [dim]({report['mae_interval'][0]:.3f} to {report['mae_interval'][1]:.3f})[/] "
-        f"(0 to 9: {report['mae_0_to_9']:.3f}), beyond 3 levels {report['beyond_3']:.2%}, "
-        f"Pearson {report['pcc']:.4f}\n{report['ambiguous']} ambiguous frames left out of accuracy and F1, "
-        f"{report['refused']} refused before the networks; conventional specs fitted on "
-        f"{report['conventional_fitted_on']} {'training frames' if report['split'] != 'all' else 'of each sensor'}"
+        f"level MAE {_number(report, 'mae')}, over 0 to 9 {_number(report, 'mae_0_to_9')}, "
+        f"beyond 3 levels {report['beyond_3']:.2%}, Pearson {report['pcc']:.4f}"
+    )
+    fitted = report["conventional_fitted_on"]
+    console.print(
+        f"{report['ambiguous']} ambiguous frames left out of accuracy and F1, {report['refused']} refused before the "
+        f"networks; conventional specs fitted on {f'{fitted} training frames' if isinstance(fitted, int) else fitted}"
     )
     if other := report.get("against"):
         console.print(
@@ -268,9 +278,24 @@ def _print_report(report: dict[str, Any]) -> None:
         )
 
 
-def _share(rates: dict[str, Any], key: str) -> str:
-    low, high = rates["intervals"][key]
-    return f"{rates[key]:.4f} [dim]({low:.4f} to {high:.4f})[/]"
+def _number(report: dict[str, Any], key: str) -> str:
+    """A number with its 95 % interval."""
+    low, high = report[f"{key}_interval"] if f"{key}_interval" in report else report["intervals"][key]
+    return f"{report[key]:.4f} [dim]({low:.4f} to {high:.4f})[/]"
+
+
+def _rates(report: dict[str, Any]) -> str:
+    words = {"accuracy": "accuracy", "f1": "F1", "recall": "recall", "false_alarms": "false alarms"}
+    return ", ".join(f"{word} {_number(report, key)}" for key, word in words.items())
+
+
+def _box_table(title: str, boxes: dict[str, dict[str, float]]) -> Table:
+    """The numbers of box plots, a row each."""
+    columns = ("low", "q1", "median", "q3", "high", "mean")
+    table = Table("", "n", *columns, title=title)
+    for name, box in boxes.items():
+        table.add_row(name, str(box["n"]), *(f"{box[column]:.3f}" for column in columns))
+    return table
 
 
 @training_app.command(epilog="Example: umbra train classifier --data frames/ --out runs/classifier --preset smoke")

@@ -21,6 +21,7 @@ from appliance.decode import SIDECAR_SUFFIX, read_frame
 from appliance.formats import FORMATS, fits_format, write_frame
 from appliance.settings import Settings
 from engines.simulation import PAPER_SETS, SENSORS, SIMULATION_VERSION, FramePlan, Sensor, mixed_set, simulate
+from engines.simulation.emva import SMALLEST_SIDE
 from engines.simulation.likeness import clean_frames, compare
 from kernels import unpack
 
@@ -43,6 +44,7 @@ class SimulationPlan:
         paper: one of PAPER_SETS, or None for frames of which half are OK.
         like: the one sensor, fitted to real frames, instead of A..F.
         megapixels: frames above this size are simulated with fewer pixels that look the same once stretched.
+        shading: factor on the nominal shading and glow, >= 0.
     """
 
     sensors: tuple[str, ...]
@@ -52,6 +54,7 @@ class SimulationPlan:
     paper: str | None = None
     like: Sensor | None = None
     megapixels: float | None = None
+    shading: float = 1.0
 
     def __post_init__(self) -> None:
         known = self._known()
@@ -93,6 +96,7 @@ class SimulationPlan:
         return {
             "simulation": SIMULATION_VERSION, "paper": self.paper, "sensors": list(self.sensors), "seed": self.seed,
             "count": len(self.frames()), "formats": list(self.formats), "megapixels": self.megapixels,
+            "shading": self.shading,
             "like": None if self.like is None else hashlib.sha256(repr(self.like).encode()).hexdigest(),
         }  # fmt: skip
 
@@ -101,24 +105,24 @@ def read_stack(paths: Sequence[Path]) -> tuple[NDArray[np.uint16], int]:
     """Real dark frames of one sensor and exposure: (frames, h, w) samples, and their depth in bits.
 
     Raises:
-        DataSetError: no frames, one that cannot be read, or frames of different sizes or depths.
+        DataSetError: no frames, one that cannot be read, frames of different sizes or depths, or smaller than 16x16.
     """
-    settings, stack, bits, shape = Settings(), [], set(), None
+    settings, stack, kinds = Settings(), [], set()
     for path in paths:
         frame = read_frame(path, path.name, settings)
         if frame.raw is None:
             raise DataSetError(f"{path}: {frame.unreadable}")
         samples = unpack(frame.raw)
-        if shape not in (None, samples.shape):
-            raise DataSetError(
-                f"{path}: {samples.shape[1]}x{samples.shape[0]} pixels, the frames before it have another size"
-            )
-        shape = samples.shape
+        kinds.add(f"{samples.shape[1]}x{samples.shape[0]} pixels of {frame.raw.bits} bits")
+        if len(kinds) > 1:
+            raise DataSetError(f"{path}: frames of {' and '.join(sorted(kinds))}, wanted one size and one depth")
+        if min(samples.shape) < SMALLEST_SIDE:
+            raise DataSetError(f"{path}: {next(iter(kinds))}, wanted at least {SMALLEST_SIDE}x{SMALLEST_SIDE}")
         stack.append(samples)
-        bits.add(frame.raw.bits)
+        bits = frame.raw.bits
     if not stack:
         raise DataSetError("no frames to fit a sensor to")
-    return np.stack(stack), max(bits)
+    return np.stack(stack), bits
 
 
 def write_likeness(plan: SimulationPlan, real: NDArray[np.uint16], out: Path) -> Path:
@@ -139,7 +143,7 @@ def _write_one(task: tuple[SimulationPlan, Path, int, FramePlan]) -> tuple[dict[
     """One frame's row of truth.csv, and the SHA-256 of its files."""
     plan, out, index, planned = task
     sensor = plan.sized(planned.sensor)
-    frame = simulate(sensor, planned.plan, seed=(plan.seed, index, FRAME_TAG))
+    frame = simulate(sensor, planned.plan, seed=(plan.seed, index, FRAME_TAG), shading=plan.shading)
     usable = [f for f in plan.formats if fits_format(f, sensor.bits)]
     lot = f"L{plan.seed % 1000:03d}"
     stem = f"{sensor.name}{index:05d}_W{1 + index // 200:02d}_X{index % 20}_Y{index // 20 % 10}"

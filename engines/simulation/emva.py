@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Stack = NDArray[np.floating] | NDArray[np.integer]
 Spectrum = NDArray[np.float64]
+SMALLEST_SIDE = 16  # pixels of a frame
 HOT_SIGMAS = 5.0
 
 
@@ -72,8 +73,10 @@ def estimate(stack: Stack) -> DarkEstimate:
     Raises:
         ValueError: fewer than one frame, or frames smaller than 16x16.
     """
-    if stack.ndim != 3 or len(stack) < 1 or min(stack.shape[1:]) < 16:
-        raise ValueError(f"stack of shape {stack.shape}: wanted (frames, h, w), at least 16x16")
+    if stack.ndim != 3 or len(stack) < 1 or min(stack.shape[1:]) < SMALLEST_SIDE:
+        raise ValueError(
+            f"stack of shape {stack.shape}: wanted (frames, h, w), at least {SMALLEST_SIDE}x{SMALLEST_SIDE}"
+        )
     n = len(stack)
     mean = stack.mean(0, dtype=np.float64)
     changes = stack - mean

@@ -25,12 +25,13 @@ def conventional_score(samples: NDArray[np.uint16]) -> float:
 
 
 def fit_spec(scores: NDArray[np.floating], defective: NDArray[np.bool_]) -> float:
-    """The limit that gives the best accuracy on these frames: halfway between two scores, or beyond all."""
+    """The limit that gives the best accuracy on these frames: halfway between two different scores, or beyond all."""
     order = np.argsort(scores, kind="stable")
     s, y = scores[order], defective[order]
     passed_defects = np.concatenate([[0], np.cumsum(y)])
     correct = np.arange(len(s) + 1) - passed_defects + (y.sum() - passed_defects)
-    best = int(correct.argmax())
+    between_equals = np.concatenate([[False], s[1:] == s[:-1], [False]]) if len(s) else np.array([False])
+    best = int(np.where(between_equals, -1, correct).argmax())
     if best == 0:
         return float(s[0] - 1) if len(s) else 0.0
     return float((s[best - 1] + s[best]) / 2) if best < len(s) else float(s[-1] + 1)
@@ -53,14 +54,25 @@ class PerSensorSpec:
 
 
 def cross_fitted(
-    scores: NDArray[np.floating], defective: NDArray[np.bool_], sensor: NDArray[np.str_]
+    scores: NDArray[np.floating], defective: NDArray[np.bool_], sensor: NDArray[np.str_], clear: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Which frames a spec per sensor calls defective, each judged by a spec fitted on the other half of its sensor."""
+    """Which frames a spec per sensor calls defective, each judged by a spec fitted on the other half of its sensor.
+
+    Args:
+        scores: (n,) DN.
+        defective: (n,) the truth.
+        sensor: (n,) names.
+        clear: (n,) which frames a spec may be fitted on.
+
+    Returns:
+        (n,); False where there was nothing to fit on.
+    """
     called = np.zeros(len(scores), bool)
     for name in np.unique(sensor):
         members = np.flatnonzero(sensor == name)
         halves = members[::2], members[1::2]
         for judged, fitted in (halves, halves[::-1]):
-            if len(fitted):
-                called[judged] = scores[judged] > fit_spec(scores[fitted], defective[fitted])
+            known = fitted[clear[fitted]]
+            if len(known):
+                called[judged] = scores[judged] > fit_spec(scores[known], defective[known])
     return called

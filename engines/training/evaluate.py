@@ -25,9 +25,10 @@ class Judged:
         class_name: true class.
         true_level: as simulated, or the rating where nothing finer is known.
         rating: whole-number level, 0..10.
-        called_class: by the classifier; None where the frame was refused before it.
+        called_class: by the classifier; None where the frame was refused before it, or no classifier was asked.
         p_ng, level, score: measured, or None.
-        conventional: eq. 10, DN.
+        conventional: eq. 10, DN; NaN where it was not asked.
+        refused: whether the line refuses the frame before any network: it does not pass.
     """
 
     sensor: str
@@ -39,6 +40,7 @@ class Judged:
     level: float | None
     score: float | None
     conventional: float
+    refused: bool = False
 
     @property
     def ambiguous(self) -> bool:
@@ -48,20 +50,20 @@ class Judged:
     @property
     def called_ng(self) -> bool:
         """By the classifier, or because it was refused and would not pass."""
-        return self.p_ng is None or self.p_ng > 0.5
+        return self.refused or (self.p_ng is not None and self.p_ng > 0.5)
 
     def stopped(self, spec: float) -> bool:
         """Whether the line does not pass it: class Error, a score above the spec, or refused."""
-        return self.score is None or self.score > spec or self.called_class == "Error"
+        return self.refused or self.called_class == "Error" or (self.score is not None and self.score > spec)
 
 
 def rates(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, float]:
-    """Accuracy, F1 and recall of NG."""
-    hits = int((truth & called).sum())
+    """Accuracy, F1 and recall of NG; NaN where there is no frame, or no NG one."""
+    hits, ng, all_called = int((truth & called).sum()), int(truth.sum()), int(called.sum())
     return {
         "accuracy": float((truth == called).mean()) if len(truth) else float("nan"),
-        "f1": 2 * hits / max(1, int(truth.sum() + called.sum())),
-        "recall": hits / max(1, int(truth.sum())),
+        "f1": 2 * hits / (ng + all_called) if ng + all_called else float("nan"),
+        "recall": hits / ng if ng else float("nan"),
     }
 
 
@@ -94,12 +96,21 @@ def f1_interval(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> list[flo
     return [float(v) for v in np.percentile(f1, [2.5, 97.5])]
 
 
-def with_intervals(truth: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, Any]:
-    """Rates, the share of OK called NG, and a 95 % interval of each."""
+def with_intervals(
+    truth: NDArray[np.bool_], called: NDArray[np.bool_] | None, here: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Rates of the frames that are `here`, the share of OK called NG, and a 95 % interval of each.
+
+    All are NaN where nothing was called (None), and each where it has no frame to be a share of.
+    """
+    keys = ("accuracy", "f1", "recall", "false_alarms")
+    if called is None:
+        return dict.fromkeys(keys, float("nan")) | {"intervals": {key: [float("nan")] * 2 for key in keys}}
+    truth, called = truth[here], called[here]
     hits, alarms = int((truth & called).sum()), int((~truth & called).sum())
     ok, ng = int((~truth).sum()), int(truth.sum())
     return rates(truth, called) | {
-        "false_alarms": alarms / max(1, ok),
+        "false_alarms": alarms / ok if ok else float("nan"),
         "intervals": {
             "accuracy": wilson(int((truth == called).sum()), len(truth)), "f1": f1_interval(truth, called),
             "recall": wilson(hits, ng), "false_alarms": wilson(alarms, ok),
@@ -113,7 +124,8 @@ def evaluate(
     """The report of `umbra evaluate --json`.
 
     NG is called where P(NG) > 1/2, or where the frame was refused (it would not pass); `verdicts` has the same numbers
-    for the decision of the line: class Error, score > spec, or refused.
+    for the decision of the line: class Error, score > spec, or refused. What was not measured (one network alone has no
+    score) is NaN.
 
     Args:
         frames: all frames, ambiguous ones included.
@@ -122,27 +134,32 @@ def evaluate(
     """
     clear = np.array([not f.ambiguous for f in frames])
     truth = np.array([f.class_name != "OK" for f in frames])
-    called = np.array([f.called_ng for f in frames])
-    stopped = np.array([f.stopped(spec) for f in frames])
     sensors = np.array([f.sensor for f in frames])
-    per_sensor, scores = {}, {}
+    classified = all(f.refused or f.p_ng is not None for f in frames)
+    scored = all(f.refused or f.score is not None for f in frames)
+    called = np.array([f.called_ng for f in frames]) if classified else None
+    stopped = np.array([f.stopped(spec) for f in frames]) if scored else None
+    per_sensor, intervals, scores = {}, {}, {}
     for name in sorted(set(sensors.tolist())):
         here = clear & (sensors == name)
-        new = rates(truth[here], called[here])
+        new = with_intervals(truth, called, here)
+        intervals[name] = new["intervals"]
         per_sensor[name] = {
             "n": int(here.sum()), "accuracy": new["accuracy"], "f1": new["f1"],
             "conventional": _conventional(truth, conventional_called, here),
         }  # fmt: skip
         scores[name] = _distributions([f for f, use in zip(frames, here, strict=True) if use])
-    named = np.array([f.called_class == f.class_name for f in frames])
+    named = np.array([f.called_class == f.class_name for f in frames])[clear]
+    known = classified and len(named) > 0
     return {
-        "n": int(clear.sum()), **with_intervals(truth[clear], called[clear]), **_levels(frames),
-        "class_accuracy": float(named[clear].mean()) if clear.any() else float("nan"),
-        "class_accuracy_interval": wilson(int(named[clear].sum()), int(clear.sum())),
-        "confusion": _confusion(frames), "per_sensor": per_sensor, "scores": scores,
+        "n": int(clear.sum()), **with_intervals(truth, called, clear), **_levels(frames),
+        "class_accuracy": float(named.mean()) if known else float("nan"),
+        "class_accuracy_interval": wilson(int(named.sum()), len(named)) if known else [float("nan")] * 2,
+        "confusion": _confusion(frames) if classified else {}, "per_sensor": per_sensor, "scores": scores,
+        "per_sensor_intervals": intervals,
         "conventional": _conventional(truth, conventional_called, clear),
-        "verdicts": with_intervals(truth[clear], stopped[clear]) | {"spec": spec},
-        "ambiguous": int((~clear).sum()), "refused": sum(f.p_ng is None for f in frames),
+        "verdicts": with_intervals(truth, stopped, clear) | {"spec": spec},
+        "ambiguous": int((~clear).sum()), "refused": sum(f.refused for f in frames),
     }  # fmt: skip
 
 
@@ -184,10 +201,11 @@ def _levels(frames: Sequence[Judged]) -> dict[str, Any]:
     return {
         "mae": float(error.mean()) if len(error) else float("nan"),
         "mae_interval": mean_interval(error),
+        "mae_0_to_9_interval": mean_interval(error[below_ten]),
         "mae_0_to_9": float(error[below_ten].mean()) if below_ten.any() else float("nan"),
         "beyond_3": float((error > 3).mean()) if len(error) else float("nan"),
         "pcc": float(np.corrcoef(level, rating)[0, 1]) if varied else float("nan"),
-        "level_by_rating": {str(int(r)): box(level[rating == r]) for r in np.unique(rating)},
+        "level_by_rating": {f"{r:g}": box(level[rating.round(3) == r]) for r in np.unique(rating.round(3))},
     }
 
 

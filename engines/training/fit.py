@@ -301,15 +301,26 @@ def to_images(images: NDArray[np.uint8], side: int) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: NDArray[np.uint8], side: int, *, batch: int = 64) -> NDArray[np.float32]:
-    """Outputs of a model in evaluation mode for (n, 224, 224) uint8 images."""
+def predict(
+    model: nn.Module, images: NDArray[np.uint8], side: int, *, batch: int = 64, exact: bool = False
+) -> NDArray[np.float32]:
+    """Outputs of a model in evaluation mode for (n, 224, 224) uint8 images.
+
+    Args:
+        model: any whose input is (n, 1, side, side) in [0, 1].
+        images: as they are stored.
+        side: they are averaged down to this many pixels.
+        batch: images at a time.
+        exact: in float32, even where training would use mixed precision.
+    """
+    mixed = not exact and mixed_precision(next(model.parameters()).device.type)
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     parts = []
     for start in range(0, len(images), batch):
         x = to_images(images[start : start + batch], side).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision(device.type)):
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             parts.append(model(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
     model.train(was_training)
     return np.concatenate(parts)

@@ -33,7 +33,7 @@ def _bundled(images: NDArray[np.uint8], *, role: str, file: Path) -> NDArray[np.
 
 
 def _trained(images: NDArray[np.uint8], *, role: str, model: ForImages) -> NDArray[np.float32]:
-    return _decided(role, predict(model, images, model.side))
+    return _decided(role, predict(model, images, model.side, exact=True))
 
 
 def seen_from_all_sides(outputs: Outputs) -> Outputs:
@@ -55,7 +55,7 @@ def of_bundle(bundle: Bundle) -> dict[str, Outputs]:
 
 
 def of_runs(runs: Path) -> dict[str, Outputs]:
-    """The same of RUNS/classifier/weights.pt and RUNS/regressor/weights.pt, or of one of them, in training's arithmetic.
+    """The same of RUNS/classifier/weights.pt and RUNS/regressor/weights.pt, or of one of them, in float32.
 
     Raises:
         TrainingError: neither is there.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from engines.bundle import FILES, GOLDEN_EXPECTED, GOLDEN_FRAMES, MODEL_FILES, Bundle, write_manifest
+from engines.errors import TrainingError
 from engines.inspector import Inspector, Measurement
 from engines.openvino import outputs_of
 from engines.regions import find_regions
@@ -29,6 +30,7 @@ GOLDEN_SEED = 424_242
 ALPHA = 2.0
 SCORE_ERROR = 0.02
 CLEAN_FRAMES_FLAGGED = 0.05
+CLEAN_FRAMES = 400  # that the threshold is chosen on
 
 
 def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> float:
@@ -36,6 +38,11 @@ def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> f
 
     The error (normal, SD SCORE_ERROR) draws the limit into the gap between the two classes: where scores are dense,
     the next engine or the next exposure of the same frame would change verdicts.
+
+    Args:
+        p_ng: (n,) P(NG), 0..1.
+        level: (n,) levels, 0..10.
+        defective: (n,) bool, the truth.
     """
     score = p_ng * np.clip(level, 0, 10) / 10
     limits = np.arange(1, 140) / 200
@@ -46,7 +53,7 @@ def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> f
 
 
 def choose_threshold(maps: np.ndarray) -> float:
-    """t, on a bin edge: the lowest at which at most 5 % of clean frames show a region."""
+    """t, on a bin edge: the lowest at which at most 5 % of clean frames show a region; maps is (n, h, w) of S, 0..1."""
     eight_bit = np.rint(maps * 255).astype(np.uint8)
     for edge in range(64, 256, 4):
         t = edge / 256
@@ -86,9 +93,17 @@ def pack(
         stretch: what the images were stretched with.
         training: free text for bundle.toml.
         report: called with one line of progress.
+
+    Raises:
+        TrainingError: validation frames that no spec or threshold can be chosen on, or weights that are no such network's.
     """
-    out.mkdir(parents=True, exist_ok=True)
     calibration, validation = sets
+    clear = validation.select(validation.class_index != AMBIGUOUS)
+    clean = validation.images[validation.rating <= 1][:CLEAN_FRAMES]
+    if not (len(clean) and (clear.class_index > 0).any() and (clear.class_index == 0).any()):
+        raise TrainingError("validation set: wanted OK and NG frames to choose the spec on, and some of level 0 or 1 to "
+                         "choose the threshold of the unseen map on")  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
     for role, file in MODEL_FILES.items():
         if weights[role].suffix == ".onnx":
             shutil.copyfile(weights[role], out / file)
@@ -96,11 +111,9 @@ def pack(
             continue
         found = quantize(load_weights(role, weights[role]), calibration, validation, out / file)
         report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB, {found}")
-    clear = validation.select(validation.class_index != AMBIGUOUS)
     p_ng = decisive("classifier", outputs_of(out / MODEL_FILES["classifier"], clear.images))
     level = decisive("regressor", outputs_of(out / MODEL_FILES["regressor"], clear.images))[:, 0]
     spec = choose_spec(p_ng, level, clear.class_index > 0)
-    clean = validation.images[validation.rating <= 1][:400]
     threshold = choose_threshold(decisive("unseen", outputs_of(out / MODEL_FILES["unseen"], clean)))
     report(f"spec {spec}, t {threshold:.4f}")
     golden = golden_frames()

@@ -177,11 +177,12 @@ def draw_likeness(real: NDArray[np.uint16], simulated: NDArray[np.uint16], path:
 
 
 def draw_report(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """All pictures of an evaluation: sensors.png, confusion.png, scores.png, levels.png."""
+    """Pictures of what an evaluation measured: sensors.png, confusion.png, scores.png, levels.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = [
-        draw_sensors(report, folder / "sensors.png"),
-        draw_confusion(report, folder / "confusion.png"),
-        draw_scores(report, folder / "scores.png"),
-    ]
-    return [*drawn, draw_levels(report, folder / "levels.png")] if report["level_by_rating"] else drawn
+    wanted = {
+        "sensors": (draw_sensors, report["confusion"]),
+        "confusion": (draw_confusion, report["confusion"]),
+        "scores": (draw_scores, any(both["umbra"] for both in report["scores"].values())),
+        "levels": (draw_levels, report["level_by_rating"]),
+    }
+    return [draw(report, folder / f"{name}.png") for name, (draw, measured) in wanted.items() if measured]

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from engines.errors import TrainingError
 from engines.models import ForImages, build
 from engines.openvino import outputs_of
 from engines.training.data import ImageSet
@@ -37,9 +39,16 @@ QUANTIZE_OPTIONS = {
 
 
 def load_weights(role: str, weights: Path) -> ForImages:
-    """A network with the weights that training wrote, in evaluation mode."""
+    """A network with the weights that training wrote, in evaluation mode.
+
+    Raises:
+        TrainingError: the file is none of this role's.
+    """
     model = build(role)
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    try:
+        model.load_state_dict(torch.load(weights, weights_only=True))
+    except (RuntimeError, OSError, UnpicklingError) as error:
+        raise TrainingError(f"{weights}: no weights of the role {role}: {str(error).splitlines()[0]}") from error
     return model.eval()
 
 

@@ -117,6 +117,30 @@ def test_a_training_folder_that_cannot_teach_is_refused_before_the_first_epoch(
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("evaluate", "--data", ".", "--runs", ".", "--against", "f32"), "--precision and --against are for a bundle"),
+        (("train", "regressor", "--simulate", "64", "--out", "run", "--classes", "2"), "--classes 2 is for the class"),
+        (("train", "regressor", "--out", "run"), "wanted one of --data and --simulate"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    tmp_path: Path, arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_frame(tmp_path, "a", dark(), bits=8, format_name="tiff")
+    (tmp_path / "labels.csv").write_text("file,class\na.tif,OK\n")
+    monkeypatch.chdir(tmp_path)
+    assert message in " ".join(umbra(*arguments, expect=2).stderr.replace("│", " ").split())
+
+
+def test_a_frame_that_cannot_be_read_is_no_detection(tmp_path: Path) -> None:
+    """Counted as refused it would be a right answer for a defect."""
+    (tmp_path / "a.tif").write_bytes(b"no picture")
+    (tmp_path / "labels.csv").write_text("file,class\na.tif,Spot\n")
+    assert "a.tif: " in umbra("evaluate", "--data", tmp_path, expect=1).stderr
+
+
 def test_agreement_is_reported_from_a_csv(tmp_path: Path) -> None:
     rows = [f"f{level},{level},r{r},{min(10, level + r / 10)}" for level in range(11) for r in range(5)]
     (tmp_path / "ratings.csv").write_text("\n".join(["frame,level,rater,score", *rows]) + "\n")

@@ -12,10 +12,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from appliance.dataset import DataSetError
-from appliance.simulated import CHECKSUMS, MANIFEST, ROWS, SimulationPlan, write_simulated
+from appliance.simulated import CHECKSUMS, MANIFEST, ROWS, SimulationPlan, read_stack, write_simulated
 from engines.simulation import SENSORS, plans
 from tests.appliance.running import wait_until
 
@@ -113,3 +115,45 @@ def test_a_folder_with_another_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(DataSetError, match="there is a data set already"):
         write_simulated(plan, tmp_path, workers=1)
+
+
+def test_stronger_shading_changes_the_broad_shape_alone(tmp_path: Path) -> None:
+    """The same noise lies on three times the shading and glow."""
+    spreads, fine = [], []
+    for shading in (1.0, 3.0):
+        plan = SimulationPlan(sensors=("D",), seed=2, count=2, formats=("npy",), megapixels=0.3, shading=shading)
+        write_simulated(plan, tmp_path / str(shading), workers=1)
+        assert json.loads((tmp_path / str(shading) / MANIFEST).read_text())["plan"]["shading"] == shading
+        samples = np.load(next((tmp_path / str(shading)).rglob("*.npy"))).astype(float)
+        h, w = (n // 32 * 32 for n in samples.shape)
+        cells = samples[:h, :w].reshape(h // 32, 32, w // 32, 32).mean((1, 3))
+        spreads.append(cells.std())
+        fine.append(np.median(np.abs(np.diff(samples))))
+    assert spreads[1] > 1.4 * spreads[0]
+    assert fine[1] == pytest.approx(fine[0], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((40, 60), (40, 64)), "60x40 pixels of 8 bits and 64x40 pixels of 8 bits, wanted one size"),
+        (((8, 60),), "60x8 pixels of 8 bits, wanted at least 16x16"),
+        ((), "no frames"),
+    ],
+)
+def test_frames_that_no_sensor_can_be_fitted_to_are_named(
+    tmp_path: Path, shapes: tuple[tuple[int, int], ...], message: str
+) -> None:
+    paths = [tmp_path / f"{i}.pgm" for i in range(len(shapes))]
+    for path, shape in zip(paths, shapes, strict=True):
+        cv2.imwrite(str(path), np.full(shape, 9, np.uint8))
+    with pytest.raises(DataSetError, match=message):
+        read_stack(paths)
+
+
+def test_frames_of_two_depths_are_refused(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.pgm", tmp_path / "b.pgm"]
+    cv2.imwrite(str(paths[0]), np.full((40, 60), 9, np.uint8))
+    cv2.imwrite(str(paths[1]), np.full((40, 60), 9, np.uint16))
+    with pytest.raises(DataSetError, match="of 16 bits and 60x40 pixels of 8 bits, wanted one size and one depth"):
+        read_stack(paths)

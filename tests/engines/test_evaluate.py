@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,18 @@ def judged(
 ) -> Judged:
     p_ng = None if called is None else 0.1 if called == "OK" else 0.9
     score = None if p_ng is None or found is None else p_ng * found / 10
-    return Judged(sensor, class_name, level, round(level), called, p_ng, None if called is None else found, score, 1.0)
+    return Judged(
+        sensor,
+        class_name,
+        level,
+        round(level),
+        called,
+        p_ng,
+        None if called is None else found,
+        score,
+        1.0,
+        called is None,
+    )
 
 
 def test_accuracy_f1_recall_and_confusion() -> None:
@@ -91,6 +104,26 @@ def test_flips_between_two_engines_are_counted() -> None:
     assert found["mae"] == pytest.approx((1 + 3.5) / 2)
 
 
+def test_what_was_not_measured_is_not_counted() -> None:
+    """A classifier alone gives no verdicts, a regressor alone no classes; neither makes frames refused."""
+    whole = [judged("Spot", "Spot"), judged("OK", "OK", level=0, found=0), judged("Spot", None)]
+    classified = evaluate([replace(f, level=None, score=None) for f in whole], None, spec=0.3)
+    assert (classified["accuracy"], classified["f1"], classified["refused"]) == (1, 1, 1)
+    assert np.isnan([classified["verdicts"]["accuracy"], classified["mae"], *classified["mae_interval"]]).all()
+    rated = evaluate([replace(f, p_ng=None, called_class=None, score=None) for f in whole], None, spec=0.3)
+    assert rated["mae"] == 0
+    assert (rated["refused"], rated["confusion"]) == (1, {})
+    assert np.isnan([rated["accuracy"], rated["class_accuracy"], rated["verdicts"]["f1"], rated["per_sensor"]["A"]["f1"],
+                     *rated["intervals"]["f1"]]).all()  # fmt: skip
+
+
+def test_levels_that_are_no_whole_numbers_keep_their_own_boxes() -> None:
+    frames = [judged("Spot", "Spot", level=level, found=level) for level in (3.0, 3.0)]
+    frames += [replace(frames[0], rating=10 / 3, level=4.0)]
+    boxes = evaluate(frames, None, spec=0.3)["level_by_rating"]
+    assert {key: box["mean"] for key, box in boxes.items()} == {"3": 3.0, "3.333": 4.0}
+
+
 def test_a_conventional_spec_is_fitted_a_sensor_on_other_frames() -> None:
     spec = PerSensorSpec.fit(
         np.array([1.0, 3.0, 10.0, 30.0]), np.array([False, True] * 2), np.array(["A", "A", "B", "B"])
@@ -103,12 +136,17 @@ def test_spec_is_halfway_between_the_classes() -> None:
     assert fit_spec(np.array([1.0, 2.0, 5.0, 6.0]), np.array([False, False, True, True])) == 3.5
     assert fit_spec(np.array([1.0, 2.0]), np.array([False, False])) > 2
     assert fit_spec(np.array([1.0, 2.0]), np.array([True, True])) < 1
+    tied = fit_spec(np.array([1.0, 2.0, 2.0, 2.0, 2.0, 2.0]), np.array([0, 0, 1, 1, 1, 1], bool))
+    assert tied == 1.5  # no limit parts equal scores
 
 
 def test_no_frame_is_judged_by_a_spec_fitted_on_it() -> None:
     scores, defective = np.array([1.0, 1.0, 9.0, 9.0]), np.array([False, False, True, True])
-    assert cross_fitted(scores, defective, np.array(["A"] * 4)).tolist() == defective.tolist()
-    alone = cross_fitted(np.array([9.0]), np.array([True]), np.array(["A"]))
+    clear = np.ones(4, bool)
+    assert cross_fitted(scores, defective, np.array(["A"] * 4), clear).tolist() == defective.tolist()
+    misled = cross_fitted(scores, ~defective, np.array(["A"] * 4), np.array([True, False, True, True]))
+    assert misled.tolist() == [False, True, False, True]  # the ambiguous frame has no say in the other half's spec
+    alone = cross_fitted(np.array([9.0]), np.array([True]), np.array(["A"]), np.array([True]))
     assert alone.tolist() == [False]  # nothing to fit on: nothing is called
 
 

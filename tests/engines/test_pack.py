@@ -10,6 +10,7 @@ import torch
 
 from engines import Precision, bundle
 from engines.build import build_inspector
+from engines.errors import TrainingError
 from engines.models import build
 from engines.openvino import OpenVinoEngines
 from engines.training import quantize, ranges
@@ -43,3 +44,25 @@ def test_lent_networks_are_taken_over_and_trained_ones_quantised(
         a, b = (engines.infer(image.astype(np.float32) / 255) for engines in (before, after))
         np.testing.assert_allclose(b.level, a.level, atol=0.15)
     build_inspector(made)  # raises unless the golden frames measure as packed
+
+
+def test_frames_that_no_spec_can_be_chosen_on_are_refused_before_anything_is_quantised(tmp_path: Path) -> None:
+    starter = bundle.load(bundle.find("starter"))
+    few = simulate_set(SetRecipe(seed=78), 24, starter.stretch, workers=1)
+    weights = {role: starter.model(role) for role in bundle.MODEL_FILES}
+    with pytest.raises(TrainingError, match="wanted OK and NG frames to choose the spec on"):
+        pack(
+            weights,
+            (few, few.select(few.class_index == 0)),
+            tmp_path / "made",
+            name="made",
+            stretch=StretchParams(),
+            training={},
+        )
+    assert not (tmp_path / "made").exists()
+
+
+def test_weights_of_another_role_are_named(tmp_path: Path) -> None:
+    torch.save(build("regressor").state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(TrainingError, match=r"weights\.pt: no weights of the role unseen"):
+        quantize.load_weights("unseen", tmp_path / "weights.pt")

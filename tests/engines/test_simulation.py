@@ -7,9 +7,10 @@ import pytest
 
 from engines.simulation import CLASSES, SENSORS, TRAINING_MIX, Plan, draw_plan, plans, simulate
 from engines.simulation.blemish import at_level, boxes_of, diagonal, spot
+from engines.simulation.failure import FAILURES
 from engines.simulation.sensor import Sensor
 from engines.simulation.visibility import GRID, cnr_of, contrast_to_noise, level_of, rate
-from kernels import RawFrame, Stretcher, StretchParams, Tone
+from kernels import NotADarkFrameError, RawFrame, Stretcher, StretchParams, Tone
 
 SMALL = {name: sensor.resized(480, 400) for name, sensor in SENSORS.items()}
 
@@ -134,3 +135,45 @@ def test_a_smaller_sensor_gives_images_alike() -> None:
             stds.append(out.std())
         spreads.append(np.mean(stds))
     assert spreads[0] == pytest.approx(spreads[1], rel=0.12)
+
+
+def test_jitter_and_rounding_put_a_floor_under_the_level_error() -> None:
+    """The numbers of docs/math.md, eq. 12: for the true level itself, and for the best whole number."""
+    rng = np.random.default_rng(0)
+    alike = rng.uniform(0, 9, 60_000)
+    frames = plans.sensor_set(list(SENSORS.values()), None, 4004)
+    six = np.array([f.plan.level for f in frames if f.split == "test" and f.plan.class_name != "Error"])
+    assert (six == 0).mean() == pytest.approx(0.256, abs=0.01)
+    for levels, exact, whole in ((alike, 0.336, 0.238), (np.repeat(six, 30), 0.256, 0.184)):
+        ratings = np.array([rate(level, rng) for level in levels])
+        assert np.abs(ratings - levels).mean() == pytest.approx(exact, abs=0.006)
+        assert np.abs(ratings - np.rint(levels)).mean() == pytest.approx(whole, abs=0.006)
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_capture_failure_breaks_what_its_boxes_say_and_nothing_else(kind: str) -> None:
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        clean = rng.normal(64, 3, (480, 640)).astype(np.float32)
+        broken = clean.copy()
+        boxes = FAILURES[kind](broken, rng, 3.0, 1023.0)
+        inside = np.zeros(clean.shape, bool)
+        for x0, y0, x1, y1 in boxes:
+            assert 0 <= x0 < x1 <= 1
+            assert 0 <= y0 < y1 <= 1
+            inside[round(y0 * 480) : round(y1 * 480), round(x0 * 640) : round(x1 * 640)] = True
+        assert (broken[inside] != clean[inside]).mean() > 0.3
+        np.testing.assert_array_equal(broken[~inside], clean[~inside])
+
+
+@pytest.mark.parametrize(("kind", "why"), [("stuck", "stuck bit"), ("tiles", "repeated tile"), ("blank", "no noise")])
+def test_what_the_stretch_would_hide_is_refused_in_the_raw_samples(kind: str, why: str) -> None:
+    out = np.empty((224, 224), np.float32)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        sigma = float(np.exp(rng.uniform(0, np.log(8))))
+        x = rng.normal(64, sigma, (480, 640)).astype(np.float32)
+        FAILURES[kind](x, rng, sigma, 1023.0)
+        codes = np.clip(np.rint(x), 0, 1023).astype(np.uint16)
+        with pytest.raises(NotADarkFrameError, match=why):
+            Stretcher(StretchParams()).stretch(RawFrame.from_samples(codes, bits=10), out)
