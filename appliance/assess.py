@@ -13,10 +13,9 @@ from appliance.frame import Frame
 from appliance.training_sets import images_and_sizes
 from engines import CLASSES, Inspector
 from engines.training.conventional import PerSensorSpec, conventional_score, cross_fitted
-from engines.training.evaluate import Judged, difference, evaluate
+from engines.training.evaluate import JUDGES, Judged, difference, evaluate
 from kernels import unpack
 
-ROLES = ("classifier", "regressor")
 FIT_FRAMES = 400  # training frames a sensor, at most, that the conventional spec is fitted on
 
 
@@ -87,7 +86,7 @@ def assess_images(
         images.append(image)
     there = [i for i, image in enumerate(images) if image is not None]
     stack = np.stack([image for image in images if image is not None])
-    p, level = (dict(zip(there, outputs[role](stack), strict=True)) if role in outputs else {} for role in ROLES)
+    p, level = (dict(zip(there, outputs[role](stack), strict=True)) if role in outputs else {} for role in JUDGES)
     frames = []
     for i, row in enumerate(rows):
         p_ng = float(1 - p[i][0]) if i in p else None

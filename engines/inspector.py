@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
-from engines.classes import CLASSES
+from engines.classes import CLASSES, probabilities
 from engines.openvino import OpenVinoEngines, Outputs, Precision
 from engines.regions import Region, find_regions
 from kernels import (
@@ -160,7 +160,5 @@ def fault_of(outputs: Outputs) -> str | None:
 
 def inspect(outputs: Outputs) -> Inspection:
     """Softmax and clamp: finite outputs -> probabilities and level."""
-    logits = outputs.class_logits.astype(np.float64)
-    p = np.exp(logits - logits.max())
-    p /= p.sum()
+    p = probabilities(outputs.class_logits)
     return Inspection((p[0], p[1], p[2], p[3]), min(HIGHEST_LEVEL, max(0.0, outputs.level)))

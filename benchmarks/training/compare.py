@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from appliance.training_sets import VALIDATION, training_sets
 from benchmarks.harness import RESULTS, machine
+from engines.classes import p_ng
 from engines.simulation import SENSORS
 from engines.training.classify import scores as class_scores
 from engines.training.data import AMBIGUOUS, ImageSet, simulate_set
@@ -59,7 +59,7 @@ def judge(run: Run, weights: Path, test: ImageSet) -> dict[str, Any]:
     clear = test.select((test.class_index != AMBIGUOUS) & ((test.sensor == run.without) | (run.without == "")))
     logits = predict(model, clear.images, model.side)
     truth = clear.class_index > 0
-    called = torch.from_numpy(logits).softmax(1)[:, 0].numpy() < 0.5
+    called = p_ng(logits) > 0.5
     per_sensor = {}
     for name in np.unique(clear.sensor):
         here = clear.sensor == name

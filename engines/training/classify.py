@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engines.classes import CLASSES, p_ng
 from engines.models import ForImages
-from engines.simulation import CLASSES
 from engines.training.data import AMBIGUOUS, ImageSet
 from engines.training.fit import Batch, Job, Stage, predict, to_images
 
@@ -61,12 +61,10 @@ def varied(
     return augment(images, rng) if pictures else flip(images, rng)
 
 
-def scores(logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]], labels: ImageSet) -> dict[str, float]:
-    """Accuracy and F1 of OK against NG, and accuracy over four classes."""
+def scores(logits: NDArray[np.float32], labels: ImageSet) -> dict[str, float]:
+    """Accuracy and F1 of OK against NG, and accuracy over four classes; logits are (n, 4), labels n clear images."""
     truth = labels.class_index != CLASSES.index("OK")
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p_ng = 1 - p[:, 0] / p.sum(1)
-    called = p_ng > 0.5
+    called = p_ng(logits) > 0.5
     f1 = 2 * (truth & called).sum() / max(1, truth.sum() + called.sum())
     return {
         "accuracy": float((truth == called).mean()),

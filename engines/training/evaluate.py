@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engines.classes import CLASSES
 from engines.simulation import RATED_CEILING, RATED_FLOOR
 
+JUDGES = ("classifier", "regressor")  # the roles that a score rests on
 Z_95 = 1.959964
 BOOTSTRAP_DRAWS = 2000
 

@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
+from engines.classes import probabilities
 from engines.errors import TrainingError
 from engines.models import ForImages
 from engines.openvino import outputs_of
+from engines.training.evaluate import JUDGES
 from engines.training.fit import predict
 from engines.training.quantize import load_weights
 
 Outputs = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-ROLES = ("classifier", "regressor")
 
 
 def _decided(role: str, raw: NDArray[np.float32]) -> NDArray[np.float32]:
     """Softmax of logits, or levels: (n, 4) or (n,)."""
     if role == "regressor":
         return raw[:, 0]
-    p = np.exp(raw - raw.max(1, keepdims=True))
-    return np.asarray(p / p.sum(1, keepdims=True))
+    return probabilities(raw).astype(np.float32)
 
 
 def _bundled(images: NDArray[np.uint8], *, role: str, file: Path) -> NDArray[np.float32]:
@@ -51,7 +51,7 @@ def seen_from_all_sides(outputs: Outputs) -> Outputs:
 
 def of_bundle(bundle: Bundle) -> dict[str, Outputs]:
     """Classifier and regressor of a bundle as stored: (n, 224, 224) uint8 images -> P of the classes, or levels."""
-    return {role: partial(_bundled, role=role, file=bundle.model(role)) for role in ROLES}
+    return {role: partial(_bundled, role=role, file=bundle.model(role)) for role in JUDGES}
 
 
 def of_runs(runs: Path) -> dict[str, Outputs]:
@@ -60,7 +60,7 @@ def of_runs(runs: Path) -> dict[str, Outputs]:
     Raises:
         TrainingError: neither is there.
     """
-    files = {role: runs / role / "weights.pt" for role in ROLES}
+    files = {role: runs / role / "weights.pt" for role in JUDGES}
     found = {
         role: partial(_trained, role=role, model=load_weights(role, file))
         for role, file in files.items()

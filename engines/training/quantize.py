@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from engines.classes import p_ng
 from engines.errors import TrainingError
 from engines.models import ForImages, build
 from engines.openvino import outputs_of
@@ -166,6 +167,5 @@ def _quantize_with(prepared: Path, ranges: dict[str, float], path: Path) -> None
 def decisive(role: str, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """The number of a role that verdicts and rankings rest on: P(NG), level or S."""
     if role == "classifier":
-        p = np.exp(outputs - outputs.max(1, keepdims=True))
-        return np.asarray(1 - p[:, 0] / p.sum(1))
+        return p_ng(outputs).astype(np.float32)
     return np.clip(outputs, 0, 10) if role == "regressor" else unseen_maps(outputs)

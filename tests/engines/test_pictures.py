@@ -1,4 +1,4 @@
-"""Pictures are drawn from a report's own numbers; a look at them is a person's task."""
+"""Pictures show a report's own numbers; how they look is a person's task."""
 
 from __future__ import annotations
 
@@ -7,25 +7,56 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from engines.training import pictures
 from engines.training.evaluate import evaluate
 from engines.training.pictures import draw_curve, draw_report
 from tests.engines.test_evaluate import judged
 
 
-def test_each_table_becomes_a_picture(tmp_path: Path) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """Figures as they are saved, by file name."""
+    figures: dict[str, Figure] = {}
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figures[path.name] = figure
+        return save(figure, path)
+
+    save = pictures._save
+    monkeypatch.setattr(pictures, "_save", keep)
+    return figures
+
+
+def test_pictures_show_the_numbers_of_the_report(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     frames = [
         judged("OK", "OK", level=level / 10, found=level / 9, sensor=sensor) for level in range(20) for sensor in "AB"
     ] + [
-        judged("Spot", "Spot", level=level, found=level + 0.3, sensor=sensor) for level in (4, 6, 8) for sensor in "AB"
+        judged("Spot", "Spot" if level < 8 else "OK", level=level, found=level + 0.3, sensor=sensor)
+        for level in (4, 6, 8)
+        for sensor in "AB"
     ]
-    report = evaluate(frames, np.zeros(len(frames), bool), spec=0.3)
-    drawn = draw_report({**report, "bundle": "starter@0"}, tmp_path / "report")
-    assert [path.name for path in drawn] == ["sensors.png", "confusion.png", "scores.png", "levels.png"]
-    for path in drawn:
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        assert picture.std() > 10
+    report = {**evaluate(frames, np.zeros(len(frames), bool), spec=0.3), "bundle": "starter@0"}
+    paths = draw_report(report, tmp_path / "report")
+    assert [path.name for path in paths] == ["sensors.png", "confusion.png", "scores.png", "levels.png"] == list(drawn)
+    assert all(cv2.imread(str(path)).shape[1] > 400 for path in paths)
+
+    accuracy, f1 = drawn["sensors.png"].axes
+    heights = [bar.get_height() for bar in accuracy.patches]
+    old, new = [20 / 23] * 3, [22 / 23] * 3  # sensors A, B and all
+    assert heights == pytest.approx([*old, *new])
+    assert [bar.get_height() for bar in f1.patches] == pytest.approx([0, 0, 0, 0.8, 0.8, 0.8])
+
+    cells = [text.get_text() for text in drawn["confusion.png"].axes[0].texts]
+    assert cells[:5] == ["40", "0", "0", "0", "0"]
+    assert cells[5:10] == ["2", "4", "0", "0", "0"]
+
+    levels = drawn["levels.png"].axes[0]
+    assert [tick.get_text() for tick in levels.get_xticklabels()] == ["0\n12", "1\n18", "2\n10", "4\n2", "6\n2", "8\n2"]
+    assert "MAE" in levels.get_title()
+    specs = [line for line in drawn["scores.png"].axes[1].lines if list(line.get_ydata()) == [0.3, 0.3]]
+    assert len(specs) == 1
 
 
 def test_a_frame_without_ratings_has_no_level_picture(tmp_path: Path) -> None:
@@ -34,12 +65,10 @@ def test_a_frame_without_ratings_has_no_level_picture(tmp_path: Path) -> None:
     assert "levels.png" not in {path.name for path in draw_report(report, tmp_path)}
 
 
-def test_a_curve_is_drawn_from_its_file(tmp_path: Path) -> None:
+def test_a_curve_is_drawn_from_its_file(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     curve = tmp_path / "curve.csv"
     curve.write_text("stage,side,images,seconds,loss,rate,f1\n0,64,100,1,0.9,0.001,\n0,64,200,2,0.5,0.001,0.8\n")
-    picture = cv2.imread(str(draw_curve(curve, tmp_path / "curve.png")))
-    assert picture is not None
-    assert picture.std() > 5
-    with pytest.raises(IndexError):
-        (tmp_path / "empty.csv").write_text("stage\n")
-        draw_curve(tmp_path / "empty.csv", tmp_path / "empty.png")
+    draw_curve(curve, tmp_path / "curve.png")
+    loss, scores = drawn["curve.png"].axes
+    assert [list(line.get_ydata()) for line in loss.lines] == [[0.9, 0.5]]
+    assert [(line.get_label(), list(line.get_xdata())) for line in scores.lines] == [("f1", [200])]
