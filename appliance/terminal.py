@@ -8,13 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from appliance.errors import ApplianceError
+
+if TYPE_CHECKING:  # what takes long to import is imported by the commands that need it
+    from appliance.dataset import DataSet
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+    from engines.bundle import Bundle
 
 DEFAULT_STATION = Path("station")
 
@@ -82,7 +88,7 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value  # noqa: PLR0124
 
 
-def find_bundle(name: str | None, place: Any, log: Any) -> Any:
+def find_bundle(name: str | None, place: Station | None, log: VerdictLog | None) -> Bundle:
     """A bundle by name, else the station's active one, else the shipped starter."""
     from engines import bundle
 
@@ -91,7 +97,7 @@ def find_bundle(name: str | None, place: Any, log: Any) -> Any:
     return bundle.load(bundle.find(name or "starter"))
 
 
-def read_data(folder: Path, class_map: Path | None, fold: str | None) -> Any:
+def read_data(folder: Path, class_map: Path | None, fold: str | None) -> DataSet:
     """A data set, split for cross-validation where a fold K/N is given."""
     from appliance.dataset import DataSet
 

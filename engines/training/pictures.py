@@ -47,9 +47,9 @@ def draw_sensors(report: Mapping[str, Any], path: Path) -> Path:
             axes.bar_label(bars, [f"{v:.3f}" for v in values], rotation=90, padding=3, fontsize=7)
         axes.set_xticks(range(len(rows)), [f"{name}\n{r['n']}" for name, r in rows.items()])
         axes.set_ylim(0.5, 1.12)
+        axes.set_yticks(np.arange(0.5, 1.01, 0.1))
         axes.set_title(title)
-        if number == 1:
-            axes.legend(loc="lower left", fontsize=7)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
     return _save(figure, path)
 
 
@@ -86,11 +86,11 @@ def draw_scores(report: Mapping[str, Any], path: Path) -> Path:
             axes.plot([], [], color=colour, linewidth=6, alpha=0.55, label=kind)
         axes.set_xticks(range(len(names)), names)
         axes.set_title(title)
-        axes.legend(fontsize=7)
         if key == "conventional_dn":
             axes.set_yscale("log")
         else:
-            axes.axhline(report["verdicts"]["spec"], color="black", linewidth=0.8, linestyle="--")
+            axes.axhline(report["verdicts"]["spec"], color="black", linewidth=0.8, linestyle="--", label="spec")
+    figure.legend(*figure.axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
     return _save(figure, path)
 
 

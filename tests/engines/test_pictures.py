@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from engines.training import pictures
 from engines.training.evaluate import evaluate
@@ -29,6 +30,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return figures
 
 
+def heights_of(axes: Axes) -> list[float]:
+    """Of the bars in the order they were drawn."""
+    return [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)]
+
+
 def test_pictures_show_the_numbers_of_the_report(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     frames = [
         judged("OK", "OK", level=level / 10, found=level / 9, sensor=sensor) for level in range(20) for sensor in "AB"
@@ -40,13 +46,12 @@ def test_pictures_show_the_numbers_of_the_report(tmp_path: Path, drawn: dict[str
     report = {**evaluate(frames, np.zeros(len(frames), bool), spec=0.3), "bundle": "starter@0"}
     paths = draw_report(report, tmp_path / "report")
     assert [path.name for path in paths] == ["sensors.png", "confusion.png", "scores.png", "levels.png"] == list(drawn)
-    assert all(cv2.imread(str(path)).shape[1] > 400 for path in paths)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
     accuracy, f1 = drawn["sensors.png"].axes
-    heights = [bar.get_height() for bar in accuracy.patches]
     old, new = [20 / 23] * 3, [22 / 23] * 3  # sensors A, B and all
-    assert heights == pytest.approx([*old, *new])
-    assert [bar.get_height() for bar in f1.patches] == pytest.approx([0, 0, 0, 0.8, 0.8, 0.8])
+    assert heights_of(accuracy) == pytest.approx([*old, *new])
+    assert heights_of(f1) == pytest.approx([0, 0, 0, 0.8, 0.8, 0.8])
 
     cells = [text.get_text() for text in drawn["confusion.png"].axes[0].texts]
     assert cells[:5] == ["40", "0", "0", "0", "0"]
@@ -55,7 +60,7 @@ def test_pictures_show_the_numbers_of_the_report(tmp_path: Path, drawn: dict[str
     levels = drawn["levels.png"].axes[0]
     assert [tick.get_text() for tick in levels.get_xticklabels()] == ["0\n12", "1\n18", "2\n10", "4\n2", "6\n2", "8\n2"]
     assert "MAE" in levels.get_title()
-    specs = [line for line in drawn["scores.png"].axes[1].lines if list(line.get_ydata()) == [0.3, 0.3]]
+    specs = [line for line in drawn["scores.png"].axes[1].lines if np.asarray(line.get_ydata()).tolist() == [0.3, 0.3]]
     assert len(specs) == 1
 
 
@@ -70,5 +75,5 @@ def test_a_curve_is_drawn_from_its_file(tmp_path: Path, drawn: dict[str, Figure]
     curve.write_text("stage,side,images,seconds,loss,rate,f1\n0,64,100,1,0.9,0.001,\n0,64,200,2,0.5,0.001,0.8\n")
     draw_curve(curve, tmp_path / "curve.png")
     loss, scores = drawn["curve.png"].axes
-    assert [list(line.get_ydata()) for line in loss.lines] == [[0.9, 0.5]]
-    assert [(line.get_label(), list(line.get_xdata())) for line in scores.lines] == [("f1", [200])]
+    assert [np.asarray(line.get_ydata()).tolist() for line in loss.lines] == [[0.9, 0.5]]
+    assert [(line.get_label(), np.asarray(line.get_xdata()).tolist()) for line in scores.lines] == [("f1", [200])]
