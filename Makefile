@@ -55,11 +55,11 @@ fmt: $(VENV)/.dev ## rewrite in the house style
 bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
 
-compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: an hour on two cores
-	$(BIN)/python -m benchmarks.training.compare
+compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: two to three hours on two cores
+	$(BIN)/python -m benchmarks.training.compare $(ARGS)
 
-real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: two hours on two cores
-	$(BIN)/python -m benchmarks.real.crossval --data $(REAL_DATA)
+real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: three hours on two cores; both go on with ARGS=--resume
+	$(BIN)/python -m benchmarks.real.crossval --data $(REAL_DATA) $(ARGS)
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu

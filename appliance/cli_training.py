@@ -6,7 +6,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -29,6 +29,12 @@ from appliance.terminal import (
     without_nan,
 )
 from engines import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engines.simulation import Sensor
 
 training_app = typer.Typer()
 
@@ -128,17 +134,11 @@ def simulate(
 ) -> None:
     """Write simulated dark frames of six sensors with truth.csv (class, level, boxes); goes on where it was stopped."""
     from appliance.dataset import DataSetError
-    from appliance.decode import is_frame_name
-    from appliance.simulated import SimulationPlan, read_stack, write_likeness, write_simulated
-    from engines.simulation.likeness import fit_sensor
+    from appliance.simulated import SimulationPlan, write_likeness, write_simulated
 
     if more and like is None:
         raise typer.BadParameter(f"{more[0]}: further frames want --like before them")
-    real, fitted = None, None
-    if like is not None:
-        paths = sorted(p for p in like.iterdir() if is_frame_name(p.name)) if like.is_dir() else [like, *(more or [])]
-        real, bits = read_stack(paths)
-        fitted = fit_sensor(real, bits=bits, name="like")
+    real, fitted = (None, None) if like is None else _fitted([like, *(more or [])])
     if part is not None and not paper_mix:
         raise typer.BadParameter("--part wants --paper-mix")
     for folder, paper in _set_folders(out, part, paper_mix=paper_mix, whole=count is None).items():
@@ -159,6 +159,19 @@ def simulate(
         talk().print(f"{len(plan.frames())} frames, truth in {truth}")
         if real is not None:
             talk().print(f"real beside simulated: {write_likeness(plan, real, folder)}")
+
+
+def _fitted(given: list[Path]) -> tuple[NDArray[np.uint16], Sensor]:
+    """Real dark frames, those of a folder too, and the sensor that is fitted to them."""
+    from appliance.decode import is_frame_name
+    from appliance.simulated import read_stack
+    from engines.simulation.likeness import fit_sensor
+
+    inside = [
+        [path] if path.is_file() else sorted(p for p in path.iterdir() if is_frame_name(p.name)) for path in given
+    ]
+    real, bits = read_stack([path for paths in inside for path in paths])
+    return real, fit_sensor(real, bits=bits, name="like")
 
 
 def _set_folders(out: Path, part: PaperSet | None, *, paper_mix: bool, whole: bool) -> dict[Path, PaperSet | None]:

@@ -69,6 +69,8 @@ class SimulationPlan:
                 )
         if self.like is not None and (self.paper == "sensors" or self.megapixels is not None):
             raise DataSetError("a sensor fitted to real frames has their size and is none of the six of Table 3")
+        if self.like is not None and self.shading != 1:
+            raise DataSetError("shading is of the six sensors: one fitted to real frames has none of its own")
         if self.paper is None and self.count is None:
             raise DataSetError("neither a number of frames nor one of the paper's sets")
 

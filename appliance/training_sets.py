@@ -62,8 +62,10 @@ def training_sets(
     if simulated is not None:
         drawn = SetRecipe(seed=TRAINING_SEED + SEED_STEP * seed)
         return (
-            _simulated(cache, "training", drawn, simulated, progress),
-            _simulated(cache, "validation", VALIDATION, min(simulated, VALIDATION_FRAMES), progress),
+            simulated_set(drawn, simulated, cache=cache, name="training", progress=progress),
+            simulated_set(
+                VALIDATION, min(simulated, VALIDATION_FRAMES), cache=cache, name="validation", progress=progress
+            ),
         )
     if data is None:
         raise DataSetError("neither a folder nor a number of frames to simulate")
@@ -71,8 +73,10 @@ def training_sets(
     return _of_files(divided, "train", cache, progress), _of_files(divided, "validation", cache, progress)
 
 
-def _simulated(cache: Path, name: str, recipe: SetRecipe, count: int, progress: Progress) -> ImageSet:
-    """The first `count` frames of a recipe, made shard by shard; a kill costs the shard that was being made."""
+def simulated_set(
+    recipe: SetRecipe, count: int, *, cache: Path, name: str, progress: Progress = lambda *_: None
+) -> ImageSet:
+    """The first `count` frames of a recipe, kept in the cache; made shard by shard, so that a kill costs one of them."""
     folder = cache / f"{name}-{recipe.digest[:12]}-{count}"
     shards = folder.with_name(f"{folder.name}-shards")
     if not folder.exists():

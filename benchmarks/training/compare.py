@@ -14,19 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.training_sets import VALIDATION, training_sets
+from appliance.training_sets import VALIDATION, simulated_set, training_sets
 from benchmarks.harness import RESULTS, machine
 from engines.classes import CLASSES, p_ng
 from engines.simulation import SENSORS
 from engines.simulation.plans import TABLE_1
 from engines.training.classify import scores as class_scores
-from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, simulate_set
+from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe
 from engines.training.evaluate import f1_interval
 from engines.training.fit import predict
 from engines.training.quantize import load_weights
 from engines.training.regress import scores as level_scores
 from engines.training.train import train
-from kernels import StretchParams
 
 FRAMES, TEST_FRAMES, TEST_SEED = 24_000, 12_000, 5_000
 PAPER_SEED, PAPER_SEEDS = 6_000, (0, 1)
@@ -97,14 +96,6 @@ def best_f1(score: NDArray[np.floating], truth: NDArray[np.bool_]) -> float:
     return float((2 * hits / (np.arange(1, len(hits) + 1) + truth.sum())).max())
 
 
-def kept(folder: Path, recipe: SetRecipe, count: int) -> ImageSet:
-    """The first `count` frames of a recipe, made once."""
-    folder = folder.with_name(f"{folder.name}-{recipe.digest[:12]}-{count}")
-    if not folder.exists():
-        simulate_set(recipe, count, StretchParams()).save(folder)
-    return ImageSet.load(folder)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/compare"))
@@ -113,10 +104,12 @@ def main() -> None:
     work: Path = arguments.work
     training, validation = training_sets(None, FRAMES, cache=work / "sets")
     shares = tuple((name, n / sum(TABLE_1["train"].values())) for name, n in TABLE_1["train"].items())
-    as_paper = kept(work / "sets" / "paper", SetRecipe(seed=PAPER_SEED, mix=shares, ambiguous=0, border=0), FRAMES)
+    paper_mix = SetRecipe(seed=PAPER_SEED, mix=shares, ambiguous=0, border=0)
+    as_paper = simulated_set(paper_mix, FRAMES, cache=work / "sets", name="paper")
     nominal = replace(VALIDATION, seed=TEST_SEED, nuisance=(1.0, 1.0), full_size=0.0)
-    test = kept(work / "sets" / "test", nominal, TEST_FRAMES)
-    found: dict[str, Any] = json.loads(RESULT_FILE.read_text())["runs"] if arguments.resume else {}
+    test = simulated_set(nominal, TEST_FRAMES, cache=work / "sets", name="test")
+    resumed = arguments.resume and RESULT_FILE.exists()
+    found: dict[str, Any] = json.loads(RESULT_FILE.read_text())["runs"] if resumed else {}
     for run in runs():
         if run.name not in found:
             began = time.monotonic()

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engines.classes import CLASSES
 from engines.errors import TrainingError
-from engines.models import ROLES, build
+from engines.models import ROLES, ForImages, build
 from engines.training.classify import classifier_job
 from engines.training.data import AMBIGUOUS, ImageSet
-from engines.training.fit import fit, reestimate_norms
+from engines.training.fit import Job, fit, reestimate_norms
 from engines.training.parallel import join_group
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import calibrate, regressor_job
@@ -83,21 +84,24 @@ def train(
     if not group.leads:
         job = replace(job, report=lambda _line: None)
     fit(job)
-    if not group.leads:
-        return out / "weights.pt"
-    taught = seen_only(training) if role == "unseen" else training
-    count = min(NORM_IMAGES[preset], len(taught))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
-    side = PRESETS[preset][role][-1].side if preset == "smoke" else model.side
-    reestimate_norms(model, taught.images[chosen], side, batch=min(50, count))
-    if role == "regressor":
-        slope, offset = calibrate(model, validation)
-        report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
-    scores = job.validate(model, side)
-    report(f"{role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
-    torch.save(model.float().cpu().state_dict(), out / "weights.tmp")
-    (out / "weights.tmp").replace(out / "weights.pt")
+    if group.leads:
+        taught = seen_only(training) if role == "unseen" else training
+        count = min(NORM_IMAGES[preset], len(taught))
+        chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
+        _finish(job, model, taught.images[chosen], validation)
     return out / "weights.pt"
+
+
+def _finish(job: Job, model: ForImages, images: NDArray[np.uint8], validation: ImageSet) -> None:
+    """Re-estimate the norms on training images, calibrate a regressor, say what came of it and write weights.pt."""
+    reestimate_norms(model, images, model.side, batch=min(50, len(images)))
+    if model.role == "regressor":
+        slope, offset = calibrate(model, validation)
+        job.report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
+    scores = job.validate(model, model.side)
+    job.report(f"{model.role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    torch.save(model.float().cpu().state_dict(), job.out / "weights.tmp")
+    (job.out / "weights.tmp").replace(job.out / "weights.pt")
 
 
 def _check_teaches(role: str, images: ImageSet, name: str) -> None:

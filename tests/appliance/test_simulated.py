@@ -157,3 +157,8 @@ def test_frames_of_two_depths_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(paths[1]), np.full((40, 60), 9, np.uint16))
     with pytest.raises(DataSetError, match="of 16 bits and 60x40 pixels of 8 bits, wanted one size and one depth"):
         read_stack(paths)
+
+
+def test_a_fitted_sensor_has_no_shading_to_strengthen() -> None:
+    with pytest.raises(DataSetError, match="shading is of the six sensors"):
+        SimulationPlan(sensors=("A",), seed=1, count=1, like=SENSORS["A"], shading=3.0)
