@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from appliance.errors import ApplianceError
 from engines.classes import CLASSES
+from engines.training.data import Pictures
 
 CLASS_MAP_FILE = "classes.toml"
 LEFT_OUT = "-"
@@ -29,7 +30,8 @@ class ClassMap(BaseModel):
         level_scale: what a level is multiplied by to lie in 0..10.
         sensor: column of the product, or None.
         group: column that names what must not be divided between training and test, or None.
-        pictures: whether the files are ordinary pictures, taken as they are (grey, resized), and no raw frames to stretch.
+        pictures: for ordinary pictures that are no raw frames: "turned" where they may be turned any way, "upright" where
+            rows stay rows.
         classes: their class names -> OK, Spot, Diagonal, Error; "-" leaves a row out.
     """
 
@@ -41,7 +43,7 @@ class ClassMap(BaseModel):
     level_scale: Annotated[float, Field(gt=0)] = 1.0
     sensor: str | None = "sensor"
     group: str | None = None
-    pictures: bool = False
+    pictures: Pictures | None = None
     classes: dict[str, str] = Field(default_factory=lambda: {name: name for name in CLASSES})
 
     @field_validator("classes")

@@ -229,7 +229,7 @@ def evaluate(
         networks = train_extra("networks")
         found = networks.of_runs(runs) if runs is not None else networks.of_bundle(chosen)
         if known.pictures:
-            found = {role: networks.seen_from_all_sides(outputs) for role, outputs in found.items()}
+            found = {role: networks.seen_from_all_sides(outputs, known.pictures) for role, outputs in found.items()}
         identity = str(runs) if runs is not None else chosen.identity
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
@@ -354,7 +354,7 @@ def train(
         optimizer=optimizer,
         start=weights,
         classes=int(classes),
-        pictures=known is not None and known.pictures,
+        pictures=None if known is None else known.pictures,
         report=tell,
     )
     if parallel.join_group().leads:

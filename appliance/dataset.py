@@ -15,6 +15,7 @@ from appliance.errors import ApplianceError
 from appliance.frame import Frame
 from appliance.settings import Settings
 from engines.simulation import RATED_CEILING, RATED_FLOOR
+from engines.training.data import Pictures
 
 TRUTH_FILE, LABELS_FILE = "truth.csv", "labels.csv"
 SPLITS = ("train", "validation", "test")
@@ -66,12 +67,12 @@ class DataSet:
     Attributes:
         folder: of the files.
         rows: their truth.
-        pictures: whether the files are ordinary pictures and no raw frames.
+        pictures: what ordinary pictures may be turned to; None for raw frames.
     """
 
     folder: Path
     rows: tuple[TruthRow, ...]
-    pictures: bool = False
+    pictures: Pictures | None = None
 
     @classmethod
     def read(cls, folder: Path, class_map: Path | None = None) -> DataSet:

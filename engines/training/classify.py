@@ -12,11 +12,17 @@ from torch import Tensor, nn
 
 from engines.classes import CLASSES, p_ng
 from engines.models import ForImages
-from engines.training.data import AMBIGUOUS, ImageSet
+from engines.training.data import AMBIGUOUS, ImageSet, Pictures
 from engines.training.fit import Batch, Job, Stage, predict, to_images
 
 DIAGONAL_RAISE = 1.5
-MOST_TURN, MOST_SCALE, MOST_SHIFT, MOST_CONTRAST = 0.15, 0.15, 0.12, 0.25  # radians, log, half sides, log
+MOST_TURN, UPRIGHT_TURN, MOST_SCALE, MOST_SHIFT, MOST_CONTRAST = (
+    0.15,
+    0.05,
+    0.15,
+    0.12,
+    0.25,
+)  # rad, rad, log, half sides, log
 
 
 def class_weights(labels: ImageSet) -> Tensor:
@@ -34,15 +40,17 @@ def flip(images: Tensor, rng: np.random.Generator) -> Tensor:
     return images.flip(axes) if axes else images
 
 
-def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
+def augment(images: Tensor, rng: np.random.Generator, *, upright: bool = False) -> Tensor:
     """Pictures of which there are few, varied: turned by quarters, mirrored, shifted, scaled, at another contrast.
 
     Args:
         images: (n, 1, side, side) in [0, 1], 1/2 the background.
         rng: draws everything; each picture gets its own.
+        upright: whether what is horizontal stays so: turned by halves only, and less beside that.
     """
     n = len(images)
-    turn = rng.integers(0, 4, n) * np.pi / 2 + rng.uniform(-MOST_TURN, MOST_TURN, n)
+    quarters, most = (rng.integers(0, 2, n) * 2, UPRIGHT_TURN) if upright else (rng.integers(0, 4, n), MOST_TURN)
+    turn = quarters * np.pi / 2 + rng.uniform(-most, most, n)
     scale, mirror = np.exp(rng.uniform(-MOST_SCALE, MOST_SCALE, n)), rng.choice([-1, 1], n)
     shift = rng.uniform(-MOST_SHIFT, MOST_SHIFT, (n, 2))
     c, s = np.cos(turn) * scale, np.sin(turn) * scale
@@ -54,11 +62,11 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def varied(
-    train: ImageSet, chosen: NDArray[np.int64], stage: Stage, rng: np.random.Generator, *, pictures: bool
+    train: ImageSet, chosen: NDArray[np.int64], stage: Stage, rng: np.random.Generator, pictures: Pictures | None
 ) -> Tensor:
     """Images of a set at a stage's side: frames mirrored, pictures varied further."""
     images = to_images(train.images[chosen], stage.side)
-    return augment(images, rng) if pictures else flip(images, rng)
+    return flip(images, rng) if pictures is None else augment(images, rng, upright=pictures is Pictures.UPRIGHT)
 
 
 def scores(logits: NDArray[np.float32], labels: ImageSet) -> dict[str, float]:
@@ -82,7 +90,7 @@ def classifier_job(
     *,
     seed: int = 0,
     classes: int = 4,
-    pictures: bool = False,
+    pictures: Pictures | None = None,
 ) -> Job:
     """The job that trains a classifier; ambiguous frames are left out of both sets.
 
@@ -99,7 +107,7 @@ def classifier_job(
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
         chosen = np.sort(rng.choice(usable, stage.batch, replace=len(usable) < stage.batch))
-        return varied(train, chosen, stage, rng, pictures=pictures), torch.from_numpy(train.class_index[chosen])
+        return varied(train, chosen, stage, rng, pictures), torch.from_numpy(train.class_index[chosen])
 
     def loss(output: Tensor, batch: Batch) -> Tensor:
         result: Tensor = cross_entropy.to(output.device)(output, batch[1])

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,13 @@ BORDER_LEVELS = {"OK": (1.0, 2.5), "Spot": (3.5, 5.0), "Diagonal": (3.5, 5.0)}
 FULL_SIZE_SHARE = 0.01
 CHUNK = 64
 TRAINING_TAG = 11  # parts the streams of these sets from those of `umbra simulate` with the same seed
+
+
+class Pictures(StrEnum):
+    """What ordinary pictures, which are no raw frames, may be turned to without a change of class."""
+
+    TURNED = "turned"  # any way
+    UPRIGHT = "upright"  # rows stay rows: mirrored both ways
 
 
 @dataclass(frozen=True, slots=True)

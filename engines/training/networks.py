@@ -14,6 +14,7 @@ from engines.classes import probabilities
 from engines.errors import TrainingError
 from engines.models import ForImages
 from engines.openvino import outputs_of
+from engines.training.data import Pictures
 from engines.training.evaluate import JUDGES
 from engines.training.fit import predict
 from engines.training.quantize import load_weights
@@ -36,14 +37,15 @@ def _trained(images: NDArray[np.uint8], *, role: str, model: ForImages) -> NDArr
     return _decided(role, predict(model, images, model.side, exact=True))
 
 
-def seen_from_all_sides(outputs: Outputs) -> Outputs:
-    """The mean of what a network gives for each image turned by quarters and mirrored: eight views.
+def seen_from_all_sides(outputs: Outputs, pictures: Pictures) -> Outputs:
+    """The mean of what a network gives for each picture mirrored and turned by quarters: eight views; upright, by halves: four.
 
-    For pictures without a direction of read-out, which training shows from all sides too.
+    For pictures without a direction of read-out, which training shows from these sides too.
     """
+    quarters = (0, 2) if pictures is Pictures.UPRIGHT else (0, 1, 2, 3)
 
     def mean(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        views = (np.rot90(images[:, :, ::mirror], quarter, (1, 2)) for mirror in (1, -1) for quarter in range(4))
+        views = (np.rot90(images[:, :, ::mirror], quarter, (1, 2)) for mirror in (1, -1) for quarter in quarters)
         return np.asarray(np.mean([outputs(np.ascontiguousarray(view)) for view in views], axis=0))
 
     return mean

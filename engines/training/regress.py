@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from engines.classes import CLASSES
 from engines.models import LEVEL_MIDDLE, LEVEL_SPAN, ForImages
 from engines.training.classify import varied
-from engines.training.data import ImageSet
+from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Batch, Job, Stage, predict
 
 HUBER_DELTA = 0.5  # levels: what the jitter and rounding of a rating leave open
@@ -64,14 +64,14 @@ def regressor_job(
     out: Path,
     *,
     seed: int = 0,
-    pictures: bool = False,
+    pictures: Pictures | None = None,
 ) -> Job:
     """The job that trains a regressor on all frames, ambiguous ones included; pictures are varied further."""
     huber = nn.HuberLoss(delta=HUBER_DELTA)
 
     def draw(stage: Stage, rng: np.random.Generator) -> Batch:
         chosen = np.sort(rng.choice(len(train), stage.batch, replace=len(train) < stage.batch))
-        return varied(train, chosen, stage, rng, pictures=pictures), torch.from_numpy(train.rating[chosen])
+        return varied(train, chosen, stage, rng, pictures), torch.from_numpy(train.rating[chosen])
 
     def loss(output: Tensor, batch: Batch) -> Tensor:
         result: Tensor = huber(output[:, 0], batch[1])

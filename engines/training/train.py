@@ -16,7 +16,7 @@ from engines.classes import CLASSES
 from engines.errors import TrainingError
 from engines.models import ROLES, ForImages, build
 from engines.training.classify import classifier_job
-from engines.training.data import AMBIGUOUS, ImageSet
+from engines.training.data import AMBIGUOUS, ImageSet, Pictures
 from engines.training.fit import Job, fit, reestimate_norms
 from engines.training.parallel import join_group
 from engines.training.presets import NORM_IMAGES, PRESETS
@@ -37,7 +37,7 @@ def train(
     optimizer: str = "adamw",
     start: Path | None = None,
     classes: int = 4,
-    pictures: bool = False,
+    pictures: Pictures | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train a role on (training, validation) sets, or go on from out/checkpoint.pt.
@@ -51,7 +51,7 @@ def train(
         optimizer: adamw or sgd.
         start: a bundle's ONNX file of this role to start from, or None for fresh weights.
         classes: of a classifier: 4, or 2 to compare.
-        pictures: whether the images are ordinary pictures and no stretched frames.
+        pictures: what ordinary pictures, and no stretched frames, may be turned to; None for frames.
         report: called with one line of progress.
 
     Returns:

@@ -11,6 +11,7 @@ import pytest
 from appliance.class_map import ClassMap, ClassMapError
 from appliance.dataset import DataSet, DataSetError
 from appliance.training_sets import images_of, picture_image, read_picture, training_sets
+from engines.training.data import Pictures
 
 MAP = """
 file = "images/{file}"
@@ -18,7 +19,7 @@ label = "majority"
 level = "probability"
 level_scale = 10.0
 group = "near"
-pictures = true
+pictures = "turned"
 [classes]
 dot = "Spot"
 line = "Diagonal"
@@ -43,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_columns_and_classes_are_read_by_the_map(folder: Path) -> None:
     known = DataSet.read(folder)
-    assert known.pictures
+    assert known.pictures is Pictures.TURNED
     assert len(known.rows) == 56  # the unclear ones are left out
     first = known.rows[1]
     assert (first.file, first.class_name, first.level, first.group) == ("images/1.png", "Diagonal", 2.5, "0")
@@ -81,6 +82,8 @@ def test_pictures_are_grey_resized_and_centred(folder: Path) -> None:
     grey[100:200, 100:200] = 65535
     image = picture_image(grey)
     assert (image.min(), image.max()) == (128, 255)
+    faint = np.random.default_rng(0).normal(30000, 300, (224, 224)).astype(np.uint16)
+    assert picture_image(faint).std() == pytest.approx(picture_image(20000 + (faint - 20000) // 2 * 4).std(), rel=0.05)
     deep = folder / "deep.png"
     cv2.imwrite(str(deep), grey)
     np.testing.assert_array_equal(read_picture(deep), grey)

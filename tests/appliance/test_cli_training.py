@@ -73,7 +73,7 @@ def test_pictures_are_trained_on_and_evaluated_fold_by_fold(tmp_path: Path) -> N
         cv2.imwrite(str(tmp_path / f"{i}.png"), picture)
         lines.append(f"{i}.png,{'dot' if i % 2 else 'none'}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
-    (tmp_path / "map.toml").write_text('label = "kind"\npictures = true\n[classes]\ndot = "Spot"\nnone = "OK"\n')
+    (tmp_path / "map.toml").write_text('label = "kind"\npictures = "turned"\n[classes]\ndot = "Spot"\nnone = "OK"\n')
     known = ("--data", tmp_path, "--class-map", tmp_path / "map.toml", "--fold", "1/4")
     umbra(
         "train",

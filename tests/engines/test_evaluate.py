@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from engines.training.conventional import PerSensorSpec, conventional_score, cross_fitted, fit_spec
+from engines.training.data import Pictures
 from engines.training.evaluate import Judged, difference, evaluate, f1_interval, mean_interval, wilson
 from engines.training.networks import seen_from_all_sides
 from tests.conftest import dark
@@ -168,8 +169,10 @@ def test_pictures_are_judged_from_all_sides() -> None:
     def corner(batch: np.ndarray) -> np.ndarray:
         return batch[:, 0, 1].astype(np.float32)
 
-    mean = seen_from_all_sides(corner)
+    mean = seen_from_all_sides(corner, Pictures.TURNED)
     beside_corners = [(0, 1), (1, 0), (0, 6), (6, 0), (7, 1), (1, 7), (7, 6), (6, 7)]
     assert mean(images) == pytest.approx(np.mean([images[:, y, x] for y, x in beside_corners], axis=0))
     assert mean(np.rot90(images, 1, (1, 2))) == pytest.approx(mean(images))
     assert not np.allclose(corner(images), mean(images))
+    upright = seen_from_all_sides(corner, Pictures.UPRIGHT)
+    assert upright(images) == pytest.approx(np.mean([images[:, y, x] for y, x in beside_corners[::2]], axis=0))

@@ -205,6 +205,16 @@ def test_pictures_are_varied_but_keep_their_background() -> None:
     assert not torch.equal(varied[0], varied[1])
 
 
+def test_upright_pictures_keep_their_rows() -> None:
+    pictures = torch.full((40, 1, 64, 64), 0.5)
+    pictures[:, :, :, 28:36] = 0.9
+    for upright, most in ((True, 0), (False, 30)):
+        varied = augment(pictures, np.random.default_rng(0), upright=upright)
+        lying = (varied.mean(3).std(2) > varied.mean(2).std(2)).sum()
+        assert lying <= most
+        assert upright or lying >= 10
+
+
 def test_boxes_are_enlarged_by_ten_pixels() -> None:
     target = box_target(np.array([[50, 60, 70, 80]], np.float32))
     assert target.sum() == 40 * 40
