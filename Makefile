@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) --no-build-isolation --editable '.[train,dev]'
 	@touch $@
 
-demo: $(VENV)/.installed ## a station, its daemon and API, and 24 simulated frames, for real
+demo: $(VENV)/.installed ## a station, its daemon and API, and 30 simulated frames, for real
 	$(BIN)/python -m appliance.demo --station $(STATION)
 
 run: $(VENV)/.installed ## screen STATION until stopped
