@@ -186,7 +186,7 @@ def read_picture(path: Path) -> NDArray[np.uint16]:
 
 
 def picture_image(grey: NDArray[np.uint16]) -> Image:
-    """A picture as networks see it: (224, 224), its median at 1/2, stretched as frames are (docs/math.md 9).
+    """A picture as networks see it: (224, 224), its median at 1/2, stretched as frames are (docs/math.md 8).
 
     One picture has no noise model: half of what lies between its 15.9 % and 84.1 % quantiles takes the place of sigma,
     at least one step of 8 bits. Nothing is clipped.
