@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from appliance.simulated import SimulationPlan
     from engines.simulation import Sensor
 
 training_app = typer.Typer()
@@ -134,7 +135,7 @@ def simulate(
 ) -> None:
     """Write simulated dark frames of six sensors with truth.csv (class, level, boxes); goes on where it was stopped."""
     from appliance.dataset import DataSetError
-    from appliance.simulated import SimulationPlan, write_likeness, write_simulated
+    from appliance.simulated import SimulationPlan, write_likeness
 
     if more and like is None:
         raise typer.BadParameter(f"{more[0]}: further frames want --like before them")
@@ -150,15 +151,22 @@ def simulate(
             )  # fmt: skip
         except DataSetError as error:
             raise typer.BadParameter(str(error)) from error
-        with progress_bar(talk()) as progress:
-            task = progress.add_task(f"simulating {paper or ''}", total=None)
-            truth = write_simulated(
-                plan, folder, workers=workers,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
-            )  # fmt: skip
-        talk().print(f"{len(plan.frames())} frames, truth in {truth}")
+        _write_set(plan, folder, workers)
         if real is not None:
             talk().print(f"real beside simulated: {write_likeness(plan, real, folder)}")
+
+
+def _write_set(plan: SimulationPlan, folder: Path, workers: int) -> None:
+    """Write one set with a progress bar, and say where its truth is."""
+    from appliance.simulated import write_simulated
+
+    with progress_bar(talk()) as progress:
+        task = progress.add_task(f"simulating {plan.paper or ''}", total=None)
+        truth = write_simulated(
+            plan, folder, workers=workers,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+    talk().print(f"{len(plan.frames())} frames, truth in {truth}")
 
 
 def _fitted(given: list[Path]) -> tuple[NDArray[np.uint16], Sensor]:

@@ -16,13 +16,8 @@ from engines.training.data import AMBIGUOUS, ImageSet, Pictures
 from engines.training.fit import Batch, Job, Stage, predict, to_images
 
 DIAGONAL_RAISE = 1.5
-MOST_TURN, UPRIGHT_TURN, MOST_SCALE, MOST_SHIFT, MOST_CONTRAST = (
-    0.15,
-    0.05,
-    0.15,
-    0.12,
-    0.25,
-)  # rad, rad, log, half sides, log
+MOST_TURN, UPRIGHT_TURN = 0.15, 0.05  # radians beside whole quarters or halves
+MOST_SCALE, MOST_SHIFT, MOST_CONTRAST = 0.15, 0.12, 0.25  # log, half sides, log
 
 
 def class_weights(labels: ImageSet) -> Tensor:

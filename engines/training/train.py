@@ -65,11 +65,7 @@ def train(
     training, validation = sets
     for name, taught in (("training", training), ("validation", validation)):
         _check_teaches(role, taught, name)
-    model = build(role, seed=seed)
-    if role != "unseen":
-        model.side = PRESETS[preset][role][-1].side
-    if start is not None:
-        start_from(model, start, training.images[:START_IMAGES])
+    model = _begun(role, preset, seed, start, training.images[:START_IMAGES])
     options: dict[str, Any] = {} if role == "unseen" else {"pictures": pictures}
     if role == "classifier":
         options["classes"] = classes
@@ -90,6 +86,16 @@ def train(
         chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
         _finish(job, model, taught.images[chosen], validation)
     return out / "weights.pt"
+
+
+def _begun(role: str, preset: str, seed: int, start: Path | None, images: NDArray[np.uint8]) -> ForImages:
+    """The network before its first step: at the side of the preset's last stage, with fresh weights or a bundle's."""
+    model = build(role, seed=seed)
+    if role != "unseen":
+        model.side = PRESETS[preset][role][-1].side
+    if start is not None:
+        start_from(model, start, images)
+    return model
 
 
 def _finish(job: Job, model: ForImages, images: NDArray[np.uint8], validation: ImageSet) -> None:

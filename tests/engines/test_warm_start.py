@@ -74,8 +74,7 @@ def test_training_goes_on_from_a_bundle(tmp_path: Path, monkeypatch: pytest.Monk
         levels = predict(load_weights("regressor", weights), tiny.images, 224)[:, 0]
         errors[name] = float(np.abs(levels - tiny.rating).mean())
     assert errors["bundle"] < 0.8 * errors["fresh"]
-    with pytest.raises(
-        ValueError, match="begun with start none, now"
-    ):  # the fresh run's checkpoint is not the bundle's
+    # the fresh run's checkpoint is not the bundle's
+    with pytest.raises(ValueError, match="begun with start none, now"):
         train("regressor", (tiny, tiny), tmp_path / "fresh", preset="smoke",
               start=load(find("starter")).model("regressor"), report=lambda _: None)  # fmt: skip
