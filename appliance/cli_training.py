@@ -359,7 +359,7 @@ def train(
         out,
         preset=preset,
         seed=seed,
-        optimizer=optimizer,
+        optimizer=optimizer.value,  # a plain string: it goes into the checkpoint
         start=weights,
         classes=int(classes),
         pictures=None if known is None else known.pictures,

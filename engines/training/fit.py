@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -98,7 +100,8 @@ def fit(job: Job) -> None:
     draws its part of the batch from (seed, stage, step, rank).
 
     Raises:
-        TrainingError: the folder's checkpoint belongs to another seed, data, start, optimiser or schedule.
+        TrainingError: the folder's checkpoint cannot be read, or belongs to another seed, data, start, optimiser or
+            schedule.
     """
     group = join_group()
     job.out.mkdir(parents=True, exist_ok=True)
@@ -228,7 +231,16 @@ def _step(
 
 
 def _load(path: Path) -> dict[str, Any] | None:
-    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
+    if not path.exists():
+        return None
+    unreadable = TrainingError(f"{path}: not a checkpoint that can be read; remove it to begin anew")
+    if not zipfile.is_zipfile(path):
+        raise unreadable
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise unreadable from error
+    return state
 
 
 def _save(

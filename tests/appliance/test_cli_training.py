@@ -75,18 +75,13 @@ def test_pictures_are_trained_on_and_evaluated_fold_by_fold(tmp_path: Path) -> N
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "map.toml").write_text('label = "kind"\npictures = "turned"\n[classes]\ndot = "Spot"\nnone = "OK"\n')
     known = ("--data", tmp_path, "--class-map", tmp_path / "map.toml", "--fold", "1/4")
-    umbra(
-        "train",
-        "classifier",
-        *known,
-        "--out",
-        tmp_path / "runs" / "classifier",
-        "--preset",
-        "smoke",
-        "--from",
-        "starter",
-    )
-    assert (tmp_path / "runs" / "classifier" / "curve.png").stat().st_size > 1000
+    run = tmp_path / "runs" / "classifier"
+    training = ("train", "classifier", *known, "--out", run, "--preset", "smoke", "--from", "starter")
+    umbra(*training)
+    assert "resumed at stage 2" in umbra(*training).stderr  # the same command goes on where it was
+    (run / "checkpoint.pt").write_bytes(b"torn")
+    assert "checkpoint.pt: not a checkpoint that can be read" in umbra(*training, expect=1).stderr
+    assert (run / "curve.png").stat().st_size > 1000
     report = json.loads(umbra("evaluate", *known, "--runs", tmp_path / "runs", "--json").stdout)
     assert (report["n"], report["split"]) == (10, "test")
     assert 0 <= report["class_accuracy"] <= 1
