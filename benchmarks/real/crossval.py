@@ -48,6 +48,12 @@ def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:
     return found | {"mae": mae, "mae_interval": [mae - half, mae + half]}
 
 
+def saved() -> dict[str, Any]:
+    """Results by set; read again before each writing, since each set may be run in a process of its own."""
+    sets: dict[str, Any] = json.loads(RESULT_FILE.read_text())["sets"] if RESULT_FILE.exists() else {}
+    return sets
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of both sets")
@@ -56,9 +62,9 @@ def main() -> None:
     parser.add_argument("--set", choices=SETS, action="append", help="default: both")
     parser.add_argument("--resume", action="store_true", help="keep the folds that the results file has")
     arguments = parser.parse_args()
-    sets: dict[str, Any] = json.loads(RESULT_FILE.read_text())["sets"] if RESULT_FILE.exists() else {}
     for name in arguments.set or SETS:
-        folds = sets[name]["folds"] if arguments.resume and name in sets else {}
+        known = saved()
+        folds = known[name]["folds"] if arguments.resume and name in known else {}
         for k in range(1, arguments.folds + 1):
             fold = f"{k}/{arguments.folds}"
             if fold not in folds:
@@ -66,10 +72,10 @@ def main() -> None:
                 report = fold_of(name, arguments.data, runs, fold)
                 at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 folds[fold] = {key: report[key] for key in KEPT} | {"machine": machine(), "at": at}
-                sets[name] = {**summary(list(folds.values())), "folds": folds}
+                sets = saved() | {name: {**summary(list(folds.values())), "folds": folds}}
                 RESULT_FILE.write_text(json.dumps({"sets": sets}, indent=1) + "\n")
             print(name, fold, {key: folds[fold][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
-        print(name, {key: value for key, value in sets[name].items() if key != "folds"})
+        print(name, summary(list(folds.values())))
 
 
 if __name__ == "__main__":
