@@ -49,9 +49,15 @@ def summary(reports: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def saved() -> dict[str, Any]:
-    """Results by set; read again before each writing, since each set may be run in a process of its own."""
+    """Results by set; read again before each writing, since folds may be run in processes of their own."""
     sets: dict[str, Any] = json.loads(RESULT_FILE.read_text())["sets"] if RESULT_FILE.exists() else {}
     return sets
+
+
+def folds_of(name: str) -> dict[str, Any]:
+    """A set's results by fold."""
+    folds: dict[str, Any] = saved().get(name, {}).get("folds", {})
+    return folds
 
 
 def main() -> None:
@@ -60,22 +66,23 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/real"))
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--set", choices=SETS, action="append", help="default: both")
+    parser.add_argument("--only", type=int, action="append", metavar="K", help="this fold; default: all of them")
     parser.add_argument("--resume", action="store_true", help="keep the folds that the results file has")
     arguments = parser.parse_args()
     for name in arguments.set or SETS:
-        known = saved()
-        folds = known[name]["folds"] if arguments.resume and name in known else {}
-        for k in range(1, arguments.folds + 1):
+        kept = folds_of(name) if arguments.resume else {}
+        for k in arguments.only or range(1, arguments.folds + 1):
             fold = f"{k}/{arguments.folds}"
-            if fold not in folds:
+            if fold not in kept:
                 runs = arguments.work / name / f"fold-{k}-of-{arguments.folds}"
                 report = fold_of(name, arguments.data, runs, fold)
                 at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-                folds[fold] = {key: report[key] for key in KEPT} | {"machine": machine(), "at": at}
+                kept[fold] = {key: report[key] for key in KEPT} | {"machine": machine(), "at": at}
+                folds = dict(sorted((folds_of(name) | {fold: kept[fold]}).items()))
                 sets = saved() | {name: {**summary(list(folds.values())), "folds": folds}}
                 RESULT_FILE.write_text(json.dumps({"sets": sets}, indent=1) + "\n")
-            print(name, fold, {key: folds[fold][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
-        print(name, summary(list(folds.values())))
+            print(name, fold, {key: kept[fold][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
+        print(name, summary(list(folds_of(name).values())))
 
 
 if __name__ == "__main__":
