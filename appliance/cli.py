@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from appliance.cli_bundle import bundle_app, engines_app
+from appliance.cli_labels import labels_app
 from appliance.cli_report import report_app
 from appliance.cli_spec import spec_app
 from appliance.cli_training import training_app
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(engines_app, name="engines")
 app.add_typer(spec_app, name="spec")
+app.add_typer(labels_app, name="labels")
 app.add_typer(report_app, name="report")
 app.add_typer(training_app)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -18,11 +19,6 @@ def to_png(image: NDArray[np.uint8]) -> bytes:
     """(h, w) or (h, w, 3) uint8 -> PNG."""
     _, encoded = cv2.imencode(".png", image, _FASTEST)
     return bytes(encoded)
-
-
-def _from_png(png: bytes) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    return np.asarray(image, np.uint8)
 
 
 class ImageStore:
@@ -62,21 +58,12 @@ class ImageStore:
         self._connection.close()
 
 
-def overlay(image_png: bytes, unseen_png: bytes, boxes: list[tuple[int, int, int, int]]) -> bytes:
-    """The stretched image with the unseen map as heat and its regions outlined and numbered, twice as large, as PNG.
-
-    Args:
-        image_png, unseen_png: (224, 224) 8-bit.
-        boxes: (x0, y0, x1, y1) in pixels of the image, most important first.
-    """
-    image, unseen = (_from_png(png) for png in (image_png, unseen_png))
-    heat = cv2.applyColorMap(unseen, cv2.COLORMAP_INFERNO).astype(np.float32)
-    share = (unseen.astype(np.float32) / 255 * 0.7)[:, :, None]
-    mixed = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) * (1 - share) + heat * share
-    large = cv2.resize(mixed.astype(np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    for number, (x0, y0, x1, y1) in enumerate(boxes, start=1):
-        cv2.rectangle(large, (2 * x0, 2 * y0), (2 * x1 - 1, 2 * y1 - 1), (80, 220, 120), 1)
-        cv2.putText(
-            large, str(number), (2 * x0 + 2, max(12, 2 * y0 - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (80, 220, 120), 1
-        )
-    return to_png(large)
+def kept_pictures(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:
+    """A frame's pictures where any are kept: the store may be missing, purged or damaged, and no verdict hangs on it."""
+    if not path.exists():
+        return None
+    try:
+        with closing(ImageStore(path, readonly=True)) as store:
+            return store.get(frame_id)
+    except sqlite3.Error:
+        return None

@@ -96,4 +96,19 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER labels_stay BEFORE UPDATE ON labels BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
     CREATE TRIGGER specs_stay BEFORE UPDATE ON specs BEGIN SELECT RAISE(ABORT, 'specs are append-only'); END;
     """,
+    """
+    ALTER TABLE labels ADD COLUMN box_classes TEXT;
+    ALTER TABLE labels ADD COLUMN origin TEXT NOT NULL DEFAULT 'person' CHECK (origin IN ('person', 'proposal'));
+    ALTER TABLE labels ADD COLUMN settles INTEGER NOT NULL DEFAULT 0;
+    CREATE TRIGGER labels_are_kept BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
+
+    CREATE TABLE class_names (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        who TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE INDEX frames_by_sha256 ON frames (sha256);
+    """,
 )

@@ -14,6 +14,7 @@ from sqlite_utils import Database
 
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.frame import Frame
+from appliance.labels import Label, by_frame, fields_of, label_of
 from appliance.migrations import MIGRATIONS
 from appliance.verdict import Row, now_utc
 
@@ -98,7 +99,8 @@ class VerdictLog:
     def _check_version(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != len(MIGRATIONS):
-            raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}")
+            older = "; `umbra run` brings it up to date" if version < len(MIGRATIONS) else ""
+            raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}{older}")
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -178,6 +180,10 @@ class VerdictLog:
         order = "DESC" if newest else "ASC"
         return self._rows(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
 
+    def frames(self, where: str, values: Sequence[Any]) -> list[Row]:
+        """Frames that satisfy an SQL condition on the table frames, newest first."""
+        return self._rows(f"SELECT * FROM frames WHERE {where} ORDER BY id DESC", values)  # noqa: S608  (from code)
+
     def last_seq(self) -> int:
         """Number of the newest verdict; 0 where there is none."""
         return int(self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM verdicts").fetchone()[0])
@@ -220,14 +226,47 @@ class VerdictLog:
                 or 0
             )
 
-    def add_label(
-        self, frame_id: int, *, class_name: str | None, level: float | None, boxes: object, who: str, note: str | None
-    ) -> int:
-        """Append a label; earlier ones of the frame stay."""
+    def add_labels(self, new: Sequence[tuple[int, Label]]) -> list[int | None]:
+        """Append labels of frames, all or none; earlier ones stay.
+
+        Args:
+            new: number of the frame, and its label, checked.
+
+        Returns:
+            Numbers of the labels in order; None where the frame has the very same label already.
+
+        Raises:
+            OutOfServiceError: the disk does not take them; none is stored.
+        """
         with self._transaction() as db:
-            values = (frame_id, class_name, level, json.dumps(boxes), who, now_utc(), note)
-            sql = "INSERT INTO labels (frame_id, class, level, boxes, who, at, note) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            return int(db.execute(sql, values).lastrowid or 0)
+            return [self._add_label(db, frame_id, label) for frame_id, label in new]
+
+    def _add_label(self, db: sqlite3.Connection, frame_id: int, label: Label) -> int | None:
+        known = [
+            label_of(dict(row)).content for row in db.execute("SELECT * FROM labels WHERE frame_id = ?", (frame_id,))
+        ]
+        if label.content in known:
+            return None
+        fields = fields_of(label)
+        row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name != "id"}
+        row |= {name: json.dumps(fields[name]) for name in ("boxes", "box_classes")}
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        return int(db.execute(f"INSERT INTO labels ({names}) VALUES ({marks})", list(row.values())).lastrowid or 0)  # noqa: S608
+
+    def labels(self, frame_id: int | None = None) -> dict[int, list[Label]]:
+        """Labels by the number of their frame, oldest first, with the names that classes have now."""
+        where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
+        rows = self._rows(f"SELECT * FROM labels WHERE {where} ORDER BY id", values)  # noqa: S608  (one of two constants)
+        return by_frame(rows, self.renames())
+
+    def add_rename(self, old: str, new: str, *, who: str) -> None:
+        """Call a class of boxes by another name from now on; labels keep what they said."""
+        with self._transaction() as db:
+            db.execute("INSERT INTO class_names (old, new, who, at) VALUES (?, ?, ?, ?)", (old, new, who, now_utc()))
+
+    def renames(self) -> list[tuple[str, str]]:
+        """All renamings (old, new), in the order in which they were made."""
+        return [(row["old"], row["new"]) for row in self._rows("SELECT old, new FROM class_names ORDER BY id", ())]
 
     def add_bundle(self, identity: str, folder: str, *, who: str) -> None:
         """Append an activation."""

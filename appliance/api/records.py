@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query
@@ -10,6 +9,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from appliance.api.access import ReadLog, StationOf, may_write, open_log
 from appliance.frame import checked_text
+from appliance.labels import Label, LabelError, checked, fields_of
+from appliance.verdict import now_utc
 
 router = APIRouter(prefix="/v1", tags=["records"])
 Limit = Annotated[int, Query(ge=1, le=10000)]
@@ -46,10 +47,20 @@ class NewLabel(BaseModel):
     class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
     level: float | None = Field(None, ge=0, le=10, allow_inf_nan=False)
     boxes: list[tuple[Pixel, Pixel, Pixel, Pixel]] = Field(
-        [], max_length=1000, description="x0, y0, x1, y1 in pixels of the frame"
+        [], max_length=1000, description="x0, y0, x1, y1 in pixels of the frame, ends exclusive"
     )
+    box_classes: list[Name | None] | None = Field(None, max_length=1000, description="one for each box; any names")
     who: Name
     note: Note | None = None
+    settles: bool = Field(False, description="ends a dispute: earlier labels of the frame no longer count in it")
+
+    def label(self) -> Label:
+        """The label itself, from now."""
+        classes = tuple(self.box_classes) if self.box_classes is not None else (None,) * len(self.boxes)
+        return Label(
+            class_name=self.class_name, level=self.level, boxes=tuple(self.boxes), box_classes=classes, who=self.who,
+            at=now_utc(), note=self.note, settles=self.settles,
+        )  # fmt: skip
 
 
 @router.get("/specs")
@@ -66,9 +77,14 @@ def set_spec(station: StationOf, new: NewSpec) -> dict[str, int]:
 
 
 @router.get("/labels")
-def labels(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
-    """Labels, newest first."""
-    return [row | {"boxes": json.loads(row["boxes"])} for row in log.table("labels", limit=limit)]
+def labels(
+    log: ReadLog,
+    frame_id: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="of this frame only")] = None,
+    limit: Limit = 1000,
+) -> list[dict[str, Any]]:
+    """Labels, newest first; classes of boxes by the names that they have now."""
+    found = [{"frame_id": frame} | fields_of(label) for frame, given in log.labels(frame_id).items() for label in given]
+    return sorted(found, key=lambda row: -row["id"])[:limit]
 
 
 @router.post("/labels", status_code=201, dependencies=[Depends(may_write)],
@@ -76,12 +92,16 @@ def labels(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
 def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
     """Append a label; earlier ones of the frame stay."""
     with open_log(station, readonly=False) as log:
-        if not log.verdicts("f.id = ?", [new.frame_id], limit=1):
+        frames = log.frames("id = ?", [new.frame_id])
+        if not frames:
             raise HTTPException(404, f"frame {new.frame_id}: there is none")
-        label = log.add_label(
-            new.frame_id, class_name=new.class_name, level=new.level, boxes=new.boxes, who=new.who, note=new.note
-        )
-        return {"id": label}
+        size = (frames[0]["width"], frames[0]["height"]) if frames[0]["width"] else None
+        try:
+            label = checked(new.label(), size)
+        except LabelError as error:
+            raise HTTPException(422, str(error)) from error
+        [number] = log.add_labels([(new.frame_id, label)])
+        return {"id": number or 0}
 
 
 @router.get("/bundles")

@@ -7,10 +7,8 @@ import csv
 import datetime as dt
 import io
 import json
-import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
@@ -19,10 +17,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
 from appliance.api.access import ReadLog, StationOf, open_log
-from appliance.images import ImageStore, overlay
+from appliance.labels import fields_of, standing
+from appliance.overlay import pictures_of
 from appliance.station import Station
 from appliance.verdict import Row, document
-from kernels import IMAGE_SIDE
+from appliance.verdict_log import VerdictLog
 
 LARGEST_SEQ = 2**63 - 1
 LONGEST_WAIT_S = 60.0
@@ -155,18 +154,21 @@ def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[
         raise HTTPException(404, f"verdict {seq}: there is none")
     histogram = None if row["histogram"] is None else list(memoryview(row["histogram"]).cast("I"))
     regions = [] if row["rois"] is None else json.loads(row["rois"])
-    labels = [dict(label) for label in log.database["labels"].rows_where("frame_id = ?", [row["frame_id"]])]
-    return _item(row) | {"rois": regions, "histogram": histogram, "labels": labels}
+    labels = log.labels(row["frame_id"]).get(row["frame_id"], [])
+    holds = standing(labels)
+    return _item(row) | {
+        "rois": regions, "histogram": histogram, "labels": [fields_of(label) for label in labels],
+        "label": fields_of(holds.label) if holds.label else None, "disputed": holds.disputed,
+    }  # fmt: skip
 
 
-def _pictures(station: Station, frame_id: int) -> tuple[bytes, bytes | None]:
-    if not station.images.exists() or not 0 <= frame_id <= LARGEST_SEQ:
-        raise HTTPException(404, f"frame {frame_id}: no picture is kept")
-    try:
-        with closing(ImageStore(station.images, readonly=True)) as store:
-            pictures = store.get(frame_id)
-    except sqlite3.Error:  # made, purged or damaged just now: no verdict hangs on it
-        pictures = None
+def _pictures(station: Station, log: VerdictLog, frame_id: int) -> tuple[bytes, bytes | None]:
+    """The stretched image and the overlay."""
+    rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True) if 0 <= frame_id <= LARGEST_SEQ else []
+    pictures = None
+    if rows:
+        size = (rows[0]["width"], rows[0]["height"]) if rows[0]["width"] else None
+        pictures = pictures_of(station.images, frame_id, json.loads(rows[0]["rois"] or "[]"), size)
     if pictures is None:
         raise HTTPException(404, f"frame {frame_id}: no picture is kept")
     return pictures
@@ -179,28 +181,18 @@ _PNG: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/frames/{frame_id}/image.png", response_class=Response, responses=_PNG)
-def image(station: StationOf, frame_id: int) -> Response:
+def image(station: StationOf, log: ReadLog, frame_id: int) -> Response:
     """The stretched image."""
-    return Response(_pictures(station, frame_id)[0], media_type="image/png")
+    return Response(_pictures(station, log, frame_id)[0], media_type="image/png")
 
 
 @router.get("/frames/{frame_id}/unseen.png", response_class=Response, responses=_PNG)
 def unseen(station: StationOf, log: ReadLog, frame_id: int) -> Response:
     """The stretched image with the unseen map as heat and its regions numbered."""
-    stretched, unseen_map = _pictures(station, frame_id)
-    if unseen_map is None:
+    _, overlay = _pictures(station, log, frame_id)
+    if overlay is None:
         raise HTTPException(404, f"frame {frame_id}: its unseen map was not measured")
-    rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
-    return Response(overlay(stretched, unseen_map, _boxes(rows)), media_type="image/png")
-
-
-def _boxes(rows: list[Row]) -> list[tuple[int, int, int, int]]:
-    """Regions of the newest verdict, back in pixels of the image."""
-    if not rows or not rows[0]["rois"]:
-        return []
-    sx, sy = IMAGE_SIDE / rows[0]["width"], IMAGE_SIDE / rows[0]["height"]
-    boxes = [r["box"] for r in json.loads(rows[0]["rois"])]
-    return [(round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)) for x0, y0, x1, y1 in boxes]
+    return Response(overlay, media_type="image/png")
 
 
 @router.get("/summary")

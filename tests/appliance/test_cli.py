@@ -39,7 +39,8 @@ def test_every_command_has_help_with_an_example() -> None:
         ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
         ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"],
         ["spec", "show"],
-        ["spec", "set"], ["spec", "whatif"], ["report", "agreement"],
+        ["spec", "set"], ["spec", "whatif"], ["report", "agreement"], ["labels", "add"], ["labels", "list"],
+        ["labels", "rename"], ["labels", "import"], ["labels", "export"],
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command, "--help").stdout
 

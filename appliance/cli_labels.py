@@ -1,0 +1,156 @@
+"""`umbra labels`: what people say of frames; to files of other programs and back."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, tell, wide_console
+
+if TYPE_CHECKING:
+    from appliance.labels import Box
+
+labels_app = typer.Typer(help="What people say of frames: classes, levels and boxes; nothing is overwritten.",
+                         no_args_is_help=True)  # fmt: skip
+WhoOption = Annotated[str, typer.Option(help="Who says so.")]
+USER = os.environ.get("USER", "unknown")
+
+
+class FileFormat(StrEnum):
+    """Of label files: the names of the modules in appliance.exchange."""
+
+    COCO = "coco"
+    LABEL_STUDIO = "label_studio"
+    CSV = "csv"
+
+
+@labels_app.command(
+    "add", epilog="Example: umbra labels add P/L7/d118.tif --class Spot --level 6 --box 40,30,90,80:ring"
+)
+def labels_add(
+    frame: Annotated[str, typer.Argument(help="Path in the inbox, or the name where only one frame has it.")],
+    class_name: Annotated[str | None, typer.Option("--class", help="OK, Spot, Diagonal or Error.")] = None,
+    level: Annotated[float | None, typer.Option(help="0..10.")] = None,
+    box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 in pixels of the frame, and :class.")] = None,
+    who: WhoOption = USER,
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    settles: Annotated[bool, typer.Option("--settles", help="Ends a dispute over this frame.")] = False,
+    station: StationOption = DEFAULT_STATION,
+) -> None:
+    """Append a label to a frame; earlier ones stay."""
+    from appliance.exchange import Incoming, import_labels
+    from appliance.labels import Label
+    from appliance.station import Station
+    from appliance.verdict import now_utc
+    from appliance.verdict_log import VerdictLog
+
+    drawn = [_box(text) for text in box or ()]
+    label = Label(class_name=class_name, level=level, boxes=tuple(b for b, _ in drawn), who=who, at=now_utc(), note=note,
+                  box_classes=tuple(name for _, name in drawn), settles=settles)  # fmt: skip
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        import_labels(log, [Incoming(path=frame, labels=(label,))], who=who, source="label")
+    say(f"label of {frame} by {who}")
+
+
+def _box(text: str) -> tuple[Box, str | None]:
+    corners, _, name = text.partition(":")
+    try:
+        x0, y0, x1, y1 = map(int, corners.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"box {text!r}: wanted x0,y0,x1,y1 or x0,y0,x1,y1:class") from None
+    return (x0, y0, x1, y1), name or None
+
+
+@labels_app.command("list", epilog="Example: umbra labels list --disputed --station station")
+def labels_list(
+    station: StationOption = DEFAULT_STATION,
+    disputed: Annotated[bool, typer.Option("--disputed", help="Only frames on which people differ.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Frames with labels: what holds of each, and whether people differ."""
+    from appliance.exchange import labeled_frames
+    from appliance.labels import fields_of
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database, readonly=True)) as log:
+        frames = [f for f in labeled_frames(log, log.labels()) if f.standing.disputed or not disputed]
+    if as_json:
+        say(json.dumps([
+            {"frame_id": f.frame_id, "frame": f.path, "disputed": f.standing.disputed, "labels": [*map(fields_of, f.labels)]}
+            for f in frames
+        ]))  # fmt: skip
+        return
+    table = Table("frame", "class", "level", "boxes", "who", "at", "labels", "")
+    for frame in frames:
+        holds = frame.standing.label or frame.standing.proposal
+        if holds is not None:
+            boxes = ", ".join(name or "–" for name in holds.box_classes)
+            state = "disputed" if frame.standing.disputed else "proposed" if frame.standing.label is None else ""
+            table.add_row(
+                escape(frame.path), holds.class_name or "–", "–" if holds.level is None else f"{holds.level:g}",
+                escape(boxes), escape(holds.who), holds.at, str(len(frame.labels)), state,
+            )  # fmt: skip
+    wide_console().print(table)
+
+
+@labels_app.command("rename", epilog="Example: umbra labels rename ring halo --who jo")
+def labels_rename(
+    old: Annotated[str, typer.Argument(help="Class of boxes as it is called now.")],
+    new: Annotated[str, typer.Argument(help="What it shall be called; a name that is in use joins the two.")],
+    station: StationOption = DEFAULT_STATION,
+    who: WhoOption = USER,
+) -> None:
+    """Call a class of boxes by another name, in labels given and to come; what was said stays in the log."""
+    from appliance.labels import renaming
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        boxes, joined = renaming(old, new, log.labels())
+        log.add_rename(old, new, who=who)
+    say(f"{old} is called {new}: {boxes} boxes" + (f", together with {joined} that were called so" if joined else ""))
+
+
+@labels_app.command("import", epilog="Example: umbra labels import reviewed.json --format label_studio --who jo")
+def labels_import(
+    path: Annotated[Path, typer.Argument(help="File of labels.", exists=True, dir_okay=False)],
+    form: Annotated[FileFormat, typer.Option("--format", help="Of the file.")],
+    station: StationOption = DEFAULT_STATION,
+    who: Annotated[str, typer.Option(help="Who drew what the file names nobody for.")] = USER,
+) -> None:
+    """Append what a file says, all of it or nothing; what is known already is not stored twice."""
+    from appliance.exchange import format_named, import_labels
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        done = import_labels(log, format_named(form).read(path), who=who, source=str(path))
+    say(f"{done.added} labels added, {done.known} known already, {done.frames} frames")
+
+
+@labels_app.command("export", epilog="Example: umbra labels export labels.json --format coco")
+def labels_export(
+    path: Annotated[Path, typer.Argument(help="File to write.", dir_okay=False)],
+    form: Annotated[FileFormat, typer.Option("--format", help="Of the file.")],
+    station: StationOption = DEFAULT_STATION,
+) -> None:
+    """Write all labels, history included, to a file that can be imported again."""
+    from appliance.exchange import format_named, labeled_frames
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    place = Station.open(station)
+    with closing(VerdictLog(place.database, readonly=True)) as log:
+        frames = labeled_frames(log, log.labels(), images=place.images if form is FileFormat.LABEL_STUDIO else None)
+    format_named(form).write(frames, path)
+    disputed = sum(frame.standing.disputed for frame in frames)
+    tell(f"{path}: {sum(len(f.labels) for f in frames)} labels of {len(frames)} frames, {disputed} of them disputed")

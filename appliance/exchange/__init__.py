@@ -1,0 +1,218 @@
+"""Labels of a station to files of other programs and back; what is read is checked whole before any of it is stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from appliance.labels import Label, LabelError, Standing, checked, standing
+from appliance.overlay import pictures_of
+from appliance.verdict import Row, now_utc
+from appliance.verdict_log import VerdictLog
+
+PROBLEMS_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabeledFrame:
+    """A frame of the log with all that was said of it.
+
+    Attributes:
+        frame_id, path, sha256, product, lot: of the frame.
+        width, height: pixels; None for a file that could not be read.
+        labels: all, oldest first.
+        rois: regions of its unseen map, as the verdict row holds them.
+        bundle: that measured it.
+        pictures: PNG of the stretched image and of its overlay (None where the map was not measured), or None.
+    """
+
+    frame_id: int
+    path: str
+    sha256: str
+    product: str
+    lot: str
+    width: int | None
+    height: int | None
+    labels: tuple[Label, ...]
+    rois: tuple[dict[str, Any], ...]
+    bundle: str
+    pictures: tuple[bytes, bytes | None] | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height."""
+        return (self.width, self.height) if self.width and self.height else None
+
+    @property
+    def standing(self) -> Standing:
+        """Which of the labels holds."""
+        return standing(self.labels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What somebody drew on a frame in another program.
+
+    Attributes:
+        boxes: (x0, y0, x1, y1) each, in pixels of the frame or in its sides.
+        box_classes: one for each box, or None.
+        relative: whether boxes are in sides of the frame.
+        class_name, level: of the whole frame, or None.
+        whole: whether the file's form can say class and level at all.
+        who, at: where the file knows.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    box_classes: tuple[str | None, ...] = ()
+    relative: bool = False
+    class_name: str | None = None
+    level: float | None = None
+    whole: bool = False
+    who: str | None = None
+    at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """What a file says of one frame.
+
+    Attributes:
+        path: of the frame, or its name alone.
+        sha256: of its bytes, as an export of Umbra has it; None in other files.
+        labels: complete ones, as exported.
+        drawn: in the file's own form; what equals one of `labels` was not changed since and is not new.
+    """
+
+    path: str
+    sha256: str | None = None
+    labels: tuple[Label, ...] = ()
+    drawn: tuple[Drawn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did: labels added, labels that were there already, and frames that it spoke of."""
+
+    added: int
+    known: int
+    frames: int
+
+
+class Format(Protocol):
+    """A module that writes and reads one kind of file."""
+
+    def write(self, frames: Sequence[LabeledFrame], path: Path) -> None:
+        """Write frames with their labels."""
+
+    def read(self, path: Path) -> Iterator[Incoming]:
+        """What a file says, frame by frame; LabelError where it cannot be read."""
+
+
+def format_named(name: str) -> Format:
+    """The module of a file format: coco, label_studio or csv."""
+    from appliance.exchange import coco, label_studio, table
+
+    known: dict[str, Format] = {"coco": coco, "label_studio": label_studio, "csv": table}
+    return known[name]
+
+
+def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | None = None) -> list[LabeledFrame]:
+    """Frames of the log, in the order given, with their labels and the regions of their newest verdict.
+
+    Args:
+        log: where they are.
+        frame_ids: which.
+        images: images.db, where pictures are wanted, too.
+    """
+    labels = log.labels()
+    found = []
+    for frame_id in frame_ids:
+        [row] = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+        frame = LabeledFrame(
+            frame_id=frame_id, path=row["path"], sha256=row["sha256"], product=row["product"], lot=row["lot"],
+            width=row["width"], height=row["height"], labels=tuple(labels.get(frame_id, ())),
+            rois=tuple(json.loads(row["rois"] or "[]")), bundle=row["bundle"],
+        )  # fmt: skip
+        pictures = pictures_of(images, frame_id, frame.rois, frame.size) if images else None
+        found.append(replace(frame, pictures=pictures))
+    return found
+
+
+def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, source: str) -> Imported:
+    """Append what a file says, all of it or nothing; what the log has already is not stored twice.
+
+    Args:
+        log: open for writing.
+        incoming: frame by frame.
+        who: drew what the file names nobody for.
+        source: name of the file, for messages.
+
+    Raises:
+        LabelError: the file says nothing, or something of it cannot be true; nothing is stored.
+    """
+    new: list[tuple[int, Label]] = []
+    problems: list[str] = []
+    frames = 0
+    for one in incoming:
+        frames += 1
+        try:
+            frame = _frame_of(log, one)
+            size = (frame["width"], frame["height"]) if frame["width"] else None
+            new += [(frame["id"], label) for label in _labels_of(one, size, who)]
+        except LabelError as error:
+            problems.append(f"{one.path}: {error}")
+    if not frames:
+        raise LabelError(f"{source}: no frame in it")
+    if problems:
+        told = "; ".join(problems[:PROBLEMS_TOLD])
+        more = f"; and {len(problems) - PROBLEMS_TOLD} more" if len(problems) > PROBLEMS_TOLD else ""
+        raise LabelError(f"{source}: nothing was imported: {told}{more}")
+    numbers = log.add_labels(new)
+    added = sum(number is not None for number in numbers)
+    return Imported(added, len(numbers) - added, frames)
+
+
+def _frame_of(log: VerdictLog, one: Incoming) -> Row:
+    """The frame of the log that a file means: by its bytes, else by its path, else by its name where only one has it."""
+    if one.sha256 is not None and (rows := log.frames("sha256 = ?", [one.sha256])):
+        return next((row for row in rows if row["path"] == one.path), rows[0])
+    if one.sha256 is None and (rows := log.frames("path = ?", [one.path])):
+        return rows[0]
+    rows = log.frames("name = ?", [PurePosixPath(one.path).name]) if one.sha256 is None else []
+    if len({row["path"] for row in rows}) > 1:
+        raise LabelError(f"{len(rows)} frames have this name, the newest are {rows[0]['path']} and {rows[1]['path']}")
+    if not rows:
+        raise LabelError("no such frame in the log")
+    return rows[0]
+
+
+def _labels_of(one: Incoming, size: tuple[int, int] | None, who: str) -> Iterator[Label]:
+    """Complete labels, and of the drawn ones those that are new."""
+    whole = [checked(label, size) for label in one.labels]
+    yield from whole
+    for drawn in one.drawn:
+        label = checked(_drawn_label(drawn, size, who), size)
+        if not any(_says_the_same(drawn, label, known) for known in whole):
+            yield label
+
+
+def _drawn_label(drawn: Drawn, size: tuple[int, int] | None, who: str) -> Label:
+    """A drawn label in pixels."""
+    if drawn.relative and size is None and drawn.boxes:
+        raise LabelError("boxes on a file that could not be read")
+    sx, sy = size if drawn.relative and size else (1, 1)
+    return Label(
+        class_name=drawn.class_name, level=drawn.level, box_classes=drawn.box_classes,
+        boxes=tuple((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)) for x0, y0, x1, y1 in drawn.boxes),
+        who=drawn.who or who, at=drawn.at or now_utc(),
+    )  # fmt: skip
+
+
+def _says_the_same(drawn: Drawn, label: Label, known: Label) -> bool:
+    """Whether a drawn label is one that the file brought along unchanged."""
+    same_frame = not drawn.whole or (label.class_name, label.level) == (known.class_name, known.level)
+    ours, theirs = (sorted(zip(side.boxes, map(str, side.box_classes), strict=True)) for side in (label, known))
+    return same_frame and ours == theirs

@@ -1,0 +1,73 @@
+"""Labels as COCO: one image a frame, one annotation a box; what COCO has no place for lies in the key `umbra`."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from appliance.exchange import Drawn, Incoming, LabeledFrame
+from appliance.labels import UNNAMED, LabelError, fields_of, label_of
+
+
+def write(frames: Sequence[LabeledFrame], path: Path) -> None:
+    """Write frames with the label that holds of each as annotations, and all others under `umbra`."""
+    holds = {frame.frame_id: frame.standing.label for frame in frames}
+    names = sorted({name or UNNAMED for label in holds.values() if label for name in label.box_classes})
+    numbers = {name: k for k, name in enumerate(names, start=1)}
+    annotations: list[dict[str, Any]] = []
+    for frame_id, label in holds.items():
+        for (x0, y0, x1, y1), name in zip(label.boxes, label.box_classes, strict=True) if label else ():
+            annotations.append({
+                "id": len(annotations) + 1, "image_id": frame_id, "category_id": numbers[name or UNNAMED],
+                "bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "iscrowd": 0,
+            })  # fmt: skip
+    document = {
+        "info": {"description": "labels of an Umbra station", "version": "1"},
+        "images": [
+            {"id": f.frame_id, "file_name": f.path, "width": f.width, "height": f.height,
+             "umbra": {"sha256": f.sha256, "labels": [fields_of(label) for label in f.labels]}}
+            for f in frames
+        ],
+        "categories": [{"id": k, "name": name} for name, k in numbers.items()],
+        "annotations": annotations,
+    }  # fmt: skip
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Iterator[Incoming]:
+    """What a COCO file says. An image without annotations says that there is nothing on it.
+
+    Raises:
+        LabelError: no COCO, or an annotation that belongs to no image or category.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        images: list[dict[str, Any]] = document["images"]
+        categories = {c["id"]: str(c["name"]) for c in document["categories"]}
+        boxes: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for annotation in document["annotations"]:
+            boxes[annotation["image_id"]].append(annotation)
+        if strangers := boxes.keys() - {image["id"] for image in images}:
+            raise LabelError(f"{path}: annotations of image {min(strangers)}, which is not among the images")
+        incoming = [_frame(image, boxes[image["id"]], categories) for image in images]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabelError(f"{path}: no COCO file: {error!r}") from error
+    yield from incoming
+
+
+def _frame(image: Mapping[str, Any], annotations: list[dict[str, Any]], categories: Mapping[int, str]) -> Incoming:
+    ours = image.get("umbra") or {}
+    corners = [tuple(map(float, annotation["bbox"])) for annotation in annotations]
+    names = [categories[annotation["category_id"]] for annotation in annotations]
+    drawn = Drawn(
+        boxes=tuple((x, y, x + w, y + h) for x, y, w, h in corners),
+        box_classes=tuple(names),
+    )
+    labels = tuple(label_of(fields) for fields in ours.get("labels", ()))
+    unlabeled = bool(ours) and not any(label.origin == "person" for label in labels) and not annotations
+    return Incoming(
+        path=str(image["file_name"]), sha256=ours.get("sha256"), labels=labels, drawn=() if unlabeled else (drawn,)
+    )

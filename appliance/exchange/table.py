@@ -1,0 +1,93 @@
+"""Labels as CSV: a row for each box, one with empty box columns for a label without boxes; history included."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from appliance.exchange import Drawn, Incoming, LabeledFrame
+from appliance.labels import Label, LabelError, fields_of, label_of
+
+CORNERS = ("x0", "y0", "x1", "y1")
+COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles")
+
+
+def write(frames: Sequence[LabeledFrame], path: Path) -> None:
+    """Write all labels of frames, oldest first; a frame without labels has no row."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for frame in frames:
+            for label in frame.labels:
+                row = {"file": frame.path, "sha256": frame.sha256, "label": label.id}
+                row |= {name: fields_of(label)[name] for name in ("class", "level", "who", "at", "note", "origin")}
+                row["settles"] = int(label.settles)
+                for box, name in zip(label.boxes, label.box_classes, strict=True):
+                    writer.writerow(row | {"box_class": name} | dict(zip(CORNERS, box, strict=True)))
+                if not label.boxes:
+                    writer.writerow(row)
+
+
+def read(path: Path) -> Iterator[Incoming]:
+    """What a CSV file says: as write has it, or with no more than `file` and what is known of it.
+
+    Rows of one label stand together under its number; without numbers, rows of one file are one label.
+
+    Raises:
+        LabelError: no such columns, a number that is none, or a box that is not whole.
+    """
+    found: dict[tuple[str, str], dict[str, list[Mapping[str, str]]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if "file" not in (reader.fieldnames or ()):
+                raise LabelError(
+                    f"{path}: columns {', '.join(reader.fieldnames or ()) or 'none'}, wanted at least file"
+                )
+            if strange := set(reader.fieldnames or ()) - set(COLUMNS):
+                raise LabelError(f"{path}: column {min(strange)}, wanted some of {', '.join(COLUMNS)}")
+            for row in reader:
+                labels = found.setdefault((row["file"], row.get("sha256") or ""), {})
+                labels.setdefault(row.get("label") or "", []).append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LabelError(f"{path}: {error}") from error
+    for (name, sha256), labels in found.items():
+        try:
+            whole = [rows for rows in labels.values() if rows[0].get("who") and rows[0].get("at")]
+            bare = [rows for rows in labels.values() if rows not in whole]
+            yield Incoming(path=name, sha256=sha256 or None, labels=tuple(map(_label, whole)),
+                           drawn=tuple(map(_drawn, bare)))  # fmt: skip
+        except (ValueError, LabelError) as error:
+            raise LabelError(f"{path}: {name}: {error}") from error
+
+
+def _boxes(rows: Sequence[Mapping[str, str]]) -> list[tuple[tuple[float, float, float, float], str | None]]:
+    found = []
+    for row in rows:
+        corners = [row.get(corner) or "" for corner in CORNERS]
+        if any(corners):
+            if not all(corners):
+                raise ValueError(f"box {', '.join(corners)}, wanted {', '.join(CORNERS)}")
+            x0, y0, x1, y1 = map(float, corners)
+            found.append(((x0, y0, x1, y1), row.get("box_class") or None))
+    return found
+
+
+def _label(rows: Sequence[Mapping[str, str]]) -> Label:
+    first, boxes = rows[0], _boxes(rows)
+    return label_of({
+        "class": first.get("class") or None, "level": float(first["level"]) if first.get("level") else None,
+        "boxes": [box for box, _ in boxes], "box_classes": [name for _, name in boxes], "who": first["who"],
+        "at": first["at"], "note": first.get("note") or None, "origin": first.get("origin") or None,
+        "settles": first.get("settles") == "1",
+    })  # fmt: skip
+
+
+def _drawn(rows: Sequence[Mapping[str, str]]) -> Drawn:
+    first, boxes = rows[0], _boxes(rows)
+    return Drawn(
+        boxes=tuple(box for box, _ in boxes), box_classes=tuple(name for _, name in boxes),
+        class_name=first.get("class") or None, level=float(first["level"]) if first.get("level") else None, whole=True,
+        who=first.get("who") or None, at=first.get("at") or None,
+    )  # fmt: skip

@@ -1,0 +1,245 @@
+"""What people, and proposals, say of frames: appended, never changed; which label of a frame holds, and who disagrees."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from appliance.errors import ApplianceError
+from engines.classes import CLASSES
+
+Box = tuple[int, int, int, int]
+LONGEST_NAME = 200
+UNNAMED = "object"  # what files call the class of a box that has none
+SAME_BOX_IOU = 0.5
+LEVEL_DISPUTE = 1.0  # raters differ by one level without disagreeing
+OVERHANG = 1  # pixels that a box may lie outside its frame by rounding; it is cut there
+
+
+class LabelError(ApplianceError):
+    """A label says what cannot be of this frame, or a file of labels cannot be read."""
+
+
+class Origin(enum.StrEnum):
+    """Who speaks."""
+
+    PERSON = "person"
+    PROPOSAL = "proposal"  # a bundle; never trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """One label of one frame.
+
+    Attributes:
+        class_name: OK, Spot, Diagonal or Error; None where it says nothing of the whole frame.
+        level: 0..10, or None.
+        boxes: (x0, y0, x1, y1) in pixels of the frame, ends exclusive.
+        box_classes: one for each box: any name, or None.
+        who, at: name, and time as now_utc writes it.
+        note: or None.
+        origin: a person or a proposal.
+        settles: earlier labels of the frame are no longer part of a dispute.
+        id: in the log; None before it is stored.
+    """
+
+    class_name: str | None = None
+    level: float | None = None
+    boxes: tuple[Box, ...] = ()
+    box_classes: tuple[str | None, ...] = ()
+    who: str
+    at: str
+    note: str | None = None
+    origin: Origin = Origin.PERSON
+    settles: bool = False
+    id: int | None = None
+
+    @property
+    def says_where(self) -> bool:
+        """Whether an empty list of boxes means that there is nothing, and not that nobody drew one."""
+        return bool(self.boxes) or self.class_name in (None, "OK")
+
+    @property
+    def content(self) -> tuple[object, ...]:
+        """All that it says, without its number: equal labels are one label, however often they are imported."""
+        return (self.class_name, self.level, self.boxes, self.box_classes, self.who, self.at, self.note, self.origin,
+                self.settles)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What holds of a frame.
+
+    Attributes:
+        label: the newest label of a person, or None; what it leaves open is as the newest label says that does not.
+        proposal: the newest proposal, or None.
+        disputed: whether the newest labels of two people differ, and no later one settled it.
+    """
+
+    label: Label | None
+    proposal: Label | None
+    disputed: bool
+
+
+def label_of(row: Mapping[str, Any]) -> Label:
+    """A label from its row in the log, or from the same fields in a file (`box_classes`, `origin`, `settles` may lack).
+
+    Raises:
+        LabelError: a field is missing, or is not what it should be.
+    """
+    boxes, classes = row.get("boxes"), row.get("box_classes")
+    boxes = json.loads(boxes) if isinstance(boxes, str) else boxes
+    classes = json.loads(classes) if isinstance(classes, str) else classes
+    try:
+        read = tuple(_box(box) for box in boxes or ())
+        return Label(
+            class_name=row.get("class"), level=None if row.get("level") is None else float(row["level"]), boxes=read,
+            box_classes=tuple(None if c is None else str(c) for c in classes or [None] * len(read)),
+            who=str(row["who"]), at=str(row["at"]), note=row.get("note"),
+            origin=Origin(row.get("origin") or Origin.PERSON), settles=bool(row.get("settles")), id=row.get("id"),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise LabelError(f"label {json.dumps(dict(row), default=str)[:200]}: {error!r}") from error
+
+
+def _box(numbers: Sequence[float]) -> Box:
+    x0, y0, x1, y1 = (round(v) for v in numbers)
+    return x0, y0, x1, y1
+
+
+def fields_of(label: Label) -> dict[str, Any]:
+    """A label as files and HTTP write it; label_of reads it back."""
+    return {
+        "id": label.id, "class": label.class_name, "level": label.level, "boxes": [list(box) for box in label.boxes],
+        "box_classes": list(label.box_classes), "who": label.who, "at": label.at, "note": label.note,
+        "origin": label.origin.value, "settles": label.settles,
+    }  # fmt: skip
+
+
+def checked(label: Label, size: tuple[int, int] | None) -> Label:
+    """The label itself where it can be of a frame of this size; boxes a pixel too large are cut.
+
+    Args:
+        label: to check.
+        size: width and height of the frame, or None where nobody knows them (a file that could not be read).
+
+    Raises:
+        LabelError: unknown class, level outside 0..10, a box without area or outside the frame, or a name out of bounds.
+    """
+    if label.class_name not in (None, *CLASSES):
+        raise LabelError(f"class {label.class_name!r}, wanted one of {', '.join(CLASSES)}; other names belong to boxes")
+    if label.level is not None and not (math.isfinite(label.level) and 0 <= label.level <= 10):
+        raise LabelError(f"level {label.level}, wanted 0..10")
+    if len(label.box_classes) != len(label.boxes):
+        raise LabelError(f"{len(label.boxes)} boxes and {len(label.box_classes)} classes of boxes")
+    for name in (label.who, *label.box_classes):
+        if name is not None and not (0 < len(name) <= LONGEST_NAME and name.strip() == name):
+            raise LabelError(f"name {name!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them")
+    if size is None:
+        if label.boxes:
+            raise LabelError("boxes on a file that could not be read")
+        return label
+    classes = tuple(None if name == UNNAMED else name for name in label.box_classes)
+    return replace(label, boxes=tuple(_inside(box, size) for box in label.boxes), box_classes=classes)
+
+
+def _inside(box: Box, size: tuple[int, int]) -> Box:
+    width, height = size
+    x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
+    if max(abs(now - then) for now, then in zip((x0, y0, x1, y1), box, strict=True)) > OVERHANG:
+        raise LabelError(f"box {list(box)} lies outside the frame of {width}x{height} pixels")
+    if not (x0 < x1 and y0 < y1):
+        raise LabelError(f"box {list(box)} has no area, wanted x0 < x1 and y0 < y1")
+    return x0, y0, x1, y1
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(0, width) * max(0, height)
+    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / both if both else 0.0
+
+
+def disagree(a: Label, b: Label) -> bool:
+    """Whether two labels of a frame cannot both be right: other class, levels more than one apart, or other boxes."""
+    if None not in (a.class_name, b.class_name) and a.class_name != b.class_name:
+        return True
+    if a.level is not None and b.level is not None and abs(a.level - b.level) > LEVEL_DISPUTE:
+        return True
+    return a.says_where and b.says_where and not _same_boxes(a, b)
+
+
+def _same_boxes(a: Label, b: Label) -> bool:
+    left = list(zip(b.boxes, b.box_classes, strict=True))
+    for box, name in zip(a.boxes, a.box_classes, strict=True):
+        found = [other for other in left if other[1] == name and iou(box, other[0]) >= SAME_BOX_IOU]
+        if not found:
+            return False
+        left.remove(max(found, key=lambda other: iou(box, other[0])))
+    return not left
+
+
+def standing(labels: Sequence[Label]) -> Standing:
+    """What holds of a frame whose labels are given, oldest first.
+
+    The newest label of a person holds. Each person's newest counts in a dispute; a label that settles it ends it.
+    """
+    people = [label for label in labels if label.origin is Origin.PERSON]
+    proposals = [label for label in labels if label.origin is Origin.PROPOSAL]
+    settled = max((i for i, label in enumerate(people) if label.settles), default=0)
+    newest = {label.who: label for label in people[settled:]}
+    disputed = any(disagree(people[-1], other) for other in newest.values())
+    return Standing(_together(people), proposals[-1] if proposals else None, disputed)
+
+
+def _together(labels: Sequence[Label]) -> Label | None:
+    """The last of labels, with class, level and boxes each from the last that says something of it."""
+    if not labels:
+        return None
+    classes = [label.class_name for label in labels if label.class_name is not None]
+    levels = [label.level for label in labels if label.level is not None]
+    where = [label for label in labels if label.says_where] or [labels[-1]]
+    return replace(
+        labels[-1], class_name=classes[-1] if classes else None, level=levels[-1] if levels else None,
+        boxes=where[-1].boxes, box_classes=where[-1].box_classes,
+    )  # fmt: skip
+
+
+def by_frame(rows: Iterable[Mapping[str, Any]], renames: Sequence[tuple[str, str]] = ()) -> dict[int, list[Label]]:
+    """Labels of the log by the number of their frame, oldest first, with the names that classes have now."""
+    found: dict[int, list[Label]] = defaultdict(list)
+    for row in rows:
+        label = label_of(row)
+        found[row["frame_id"]].append(
+            replace(label, box_classes=tuple(name_now(name, renames) for name in label.box_classes))
+        )
+    return dict(found)
+
+
+def name_now(name: str | None, renames: Sequence[tuple[str, str]]) -> str | None:
+    """What a class of boxes is called after all renamings (old, new), in the order in which they were made."""
+    for old, new in renames:
+        if name == old:
+            name = new
+    return name
+
+
+def renaming(old: str, new: str, labels: Mapping[int, Sequence[Label]]) -> tuple[int, int]:
+    """How many boxes have the old name, and how many the new one already.
+
+    Raises:
+        LabelError: no box has the old name, or the new one cannot be a name.
+    """
+    if not (0 < len(new) <= LONGEST_NAME and new.strip() == new and new not in (old, UNNAMED)):
+        raise LabelError(f"name {new!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them, not {old!r}")
+    names = [name for given in labels.values() for label in given for name in label.box_classes]
+    if old not in names:
+        known = sorted({name for name in names if name})
+        raise LabelError(f"no box is called {old!r}; there are {', '.join(known) or 'none with a class'}")
+    return names.count(old), names.count(new)

@@ -1,0 +1,65 @@
+"""The overlay: a stretched frame with S as heat, its regions outlined and numbered by importance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.images import kept_pictures, to_png
+from kernels import IMAGE_SIDE
+
+SCALE = 2  # pixels of the overlay for one of the image
+HEAT = 0.7  # of the heat where S = 1
+OUTLINE = (80, 220, 120)  # blue, green, red
+
+
+def pictures_of(
+    images: Path, frame_id: int, rois: Sequence[Mapping[str, Any]], size: tuple[int, int] | None
+) -> tuple[bytes, bytes | None] | None:
+    """PNGs of a frame's stretched image and of its overlay (None where the map was not measured); None where none is kept.
+
+    Args:
+        images: images.db.
+        frame_id: whose.
+        rois: as the verdict row has them, boxes in pixels of the frame, strongest first.
+        size: width and height of the frame.
+    """
+    kept = kept_pictures(images, frame_id)
+    if kept is None or kept[1] is None or size is None:
+        return kept
+    return kept[0], overlay(kept[0], kept[1], [_in_image(roi["box"], size) for roi in rois])
+
+
+def _in_image(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    sx, sy = IMAGE_SIDE / size[0], IMAGE_SIDE / size[1]
+    x0, y0, x1, y1 = box
+    return round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)
+
+
+def overlay(image_png: bytes, unseen_png: bytes, boxes: Sequence[tuple[int, int, int, int]]) -> bytes:
+    """The overlay as PNG, twice as large as the image.
+
+    Args:
+        image_png, unseen_png: (224, 224) 8-bit.
+        boxes: (x0, y0, x1, y1) in pixels of the image, most important first.
+    """
+    image, unseen = (_from_png(png) for png in (image_png, unseen_png))
+    heat = cv2.applyColorMap(unseen, cv2.COLORMAP_INFERNO).astype(np.float32)
+    share = (unseen.astype(np.float32) / 255 * HEAT)[:, :, None]
+    mixed = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) * (1 - share) + heat * share
+    large = cv2.resize(mixed.astype(np.uint8), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_NEAREST)
+    for number, box in enumerate(boxes, start=1):
+        x0, y0, x1, y1 = (SCALE * v for v in box)
+        cv2.rectangle(large, (x0, y0), (x1 - 1, y1 - 1), OUTLINE, 1)
+        cv2.putText(large, str(number), (x0 + 2, max(12, y0 - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, OUTLINE, 1)
+    return to_png(large)
+
+
+def _from_png(png: bytes) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return np.asarray(image, np.uint8)

@@ -1,0 +1,267 @@
+"""Labels to COCO, Label Studio and CSV and back: nothing is lost, nothing is stored twice, what is wrong is named."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from appliance.decide import decide
+from appliance.exchange import format_named, import_labels, labeled_frames
+from appliance.images import ImageStore
+from appliance.labels import Label, LabelError, Origin, standing
+from appliance.verdict import verdict_row
+from appliance.verdict_log import VerdictLog
+from engines.regions import find_regions
+from kernels import UnseenMetrics
+from tests.appliance.test_decide import frame, measured
+from tests.appliance.test_labels import ANN, JO
+from tests.appliance.test_verdict_log import row_of
+
+FORMATS = ("coco", "label_studio", "csv")
+SAID = {
+    1: [JO, replace(ANN, class_name="OK", level=0.0, boxes=(), box_classes=(), note='no, "really"\nnot')],
+    2: [replace(JO, boxes=((0, 0, 360, 300), (7, 11, 13, 17), (7, 11, 13, 17)), box_classes=(None, "ring", "ring"), settles=True)],
+    3: [replace(JO, class_name=None, level=2.25, boxes=(), box_classes=()),
+        replace(JO, who="starter@1", origin=Origin.PROPOSAL, at="2026-02-01T00:00:00.000Z")],
+}  # fmt: skip
+
+
+def new_log(folder: Path) -> VerdictLog:
+    """A log with frames 1 to 4 of 360x300 pixels; two of them share a name."""
+    folder.mkdir(exist_ok=True)
+    log = VerdictLog(folder / "umbra.db")
+    for number, path in enumerate(("P/L/a.tif", "P/L/b.tif", "P/M/b.tif", "P/M/ü <&>.tif"), start=1):
+        log.record(frame(), row_of(path, sha256=str(number) * 64))
+    return log
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> VerdictLog:
+    made = new_log(tmp_path / "one")
+    made.add_labels([(frame_id, label) for frame_id, labels in SAID.items() for label in labels])
+    return made
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_round_trip_loses_nothing(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    form, path = format_named(name), tmp_path / "labels"
+    form.write(labeled_frames(log, log.labels()), path)
+    other = new_log(tmp_path / "two")
+    done = import_labels(other, form.read(path), who="importer", source="labels")
+    assert (done.added, done.known, done.frames) == (5, 0, 3)
+
+    def content(of: VerdictLog) -> dict[int, list[Label]]:
+        return {frame_id: [replace(label, id=None) for label in labels] for frame_id, labels in of.labels().items()}
+
+    assert content(other) == content(log) == SAID
+    again = import_labels(other, form.read(path), who="importer", source="labels")
+    assert (again.added, again.known) == (0, 5)
+
+
+def test_coco_boxes_are_those_of_the_label_that_holds(log: VerdictLog, tmp_path: Path) -> None:
+    format_named("coco").write(labeled_frames(log, log.labels()), tmp_path / "coco.json")
+    made = json.loads((tmp_path / "coco.json").read_text())
+    names = {c["id"]: c["name"] for c in made["categories"]}
+    found = [(a["image_id"], a["bbox"], names[a["category_id"]]) for a in made["annotations"]]
+    assert found == [(2, [0, 0, 360, 300], "object"), (2, [7, 11, 6, 6], "ring"), (2, [7, 11, 6, 6], "ring")]
+    assert [(i["file_name"], i["width"], i["height"]) for i in made["images"]][:1] == [("P/L/a.tif", 360, 300)]
+
+
+def test_boxes_changed_in_another_program_become_a_new_label(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    format_named("coco").write(labeled_frames(log, log.labels()), path)
+    made = json.loads(path.read_text())
+    made["annotations"][1]["bbox"] = [10, 20, 30, 40]
+    path.write_text(json.dumps(made))
+    assert import_labels(log, format_named("coco").read(path), who="max", source="coco").added == 1
+    *_, newest = log.labels(2)[2]
+    holds = standing(log.labels(2)[2]).label
+    assert holds is not None
+    assert (newest.who, holds.class_name, holds.level) == ("max", "Spot", 6.0)
+    assert holds.boxes[1] == (10, 20, 40, 60)
+
+
+def coco(**changed: Any) -> dict[str, Any]:
+    return {
+        "images": [{"id": 7, "file_name": "a.tif"}],
+        "categories": [{"id": 1, "name": "ring"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1.4, 2.2, 10, 20]}],
+    } | changed
+
+
+def boxed(**changed: Any) -> dict[str, Any]:
+    return coco(annotations=[{"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 2, 4, 2]} | changed])
+
+
+def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(coco()))
+    import_labels(log, format_named("coco").read(path), who="max", source="coco")
+    *_, newest = log.labels(1)[1]
+    assert (newest.boxes, newest.box_classes, newest.who) == (((1, 2, 11, 22),), ("ring",), "max")
+    path.write_text(json.dumps(coco(annotations=[])))
+    import_labels(log, format_named("coco").read(path), who="max", source="coco")
+    *_, newest = log.labels(1)[1]
+    assert newest.boxes == ()
+    holds = standing(log.labels(1)[1]).label
+    assert holds is not None
+    assert (holds.boxes, holds.class_name) == ((), "OK")  # a file of boxes says nothing of the class
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (boxed(bbox=[350, 2, 40, 20]), r"a\.tif: box \[350, 2, 390, 22\] lies outside"),
+        (boxed(image_id=8), "image 8, which is not among"),
+        (boxed(category_id=3), "KeyError"),
+        (coco(images=[{"id": 7, "file_name": "nowhere.tif"}]), r"nowhere\.tif: no such frame in the log"),
+        (coco(images=[{"id": 7, "file_name": "b.tif"}]), "2 frames have this name, the newest are P/M/b.tif and P/L/b.tif"),
+        (coco(images=[], annotations=[]), "no frame in it"),
+        ({}, "no COCO file"),
+        ([], "no COCO file"),
+    ],
+)  # fmt: skip
+def test_a_coco_file_that_cannot_be_true_is_refused_whole(
+    log: VerdictLog, tmp_path: Path, made: Any, message: str
+) -> None:
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(made))
+    before = log.labels()
+    with pytest.raises(LabelError, match=message):
+        import_labels(log, format_named("coco").read(path), who="max", source="coco.json")
+    assert log.labels() == before
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_empty_file_is_named(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").write_text("")
+    with pytest.raises(LabelError, match="empty"):
+        import_labels(log, format_named(name).read(tmp_path / "empty"), who="max", source="empty")
+
+
+def test_many_problems_are_told_together_and_nothing_is_imported(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,class,level\n" + "".join(f"none{i}.tif,Spot,5\n" for i in range(7)) + "a.tif,Spot,5\n")
+    with pytest.raises(LabelError, match=r"nothing was imported: none0\.tif: no such frame.*none4\.tif.*; and 2 more"):
+        import_labels(log, format_named("csv").read(path), who="max", source="labels.csv")
+    assert len(log.labels(1)[1]) == 2
+
+
+def test_a_short_csv_is_enough(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,class,level,box_class,x0,y0,x1,y1\nP/L/b.tif,Spot,5,ring,1,2,3,4\nP/L/b.tif,Spot,5,,5,6,7,8\na.tif,OK,,,,,,\n"
+    )
+    assert import_labels(log, format_named("csv").read(path), who="max", source="csv").added == 2
+    *_, newest = log.labels(2)[2]
+    assert (newest.boxes, newest.box_classes) == (((1, 2, 3, 4), (5, 6, 7, 8)), ("ring", None))
+    for text, message in (
+        ("name\na\n", "columns name, wanted at least file"),
+        ("file,colour\na,red\n", "column colour"),
+        ("file,x0,y0,x1,y1\na.tif,1,2,,4\n", "box 1, 2, , 4, wanted x0, y0, x1, y1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(LabelError, match=message):
+            import_labels(log, format_named("csv").read(path), who="max", source="csv")
+
+
+def exported(**changed: Any) -> list[dict[str, Any]]:
+    """What Label Studio itself exports of a task that came with no more than a picture."""
+    shape = {"to_name": "image", "original_width": 224, "original_height": 224, "image_rotation": 0}
+    annotation = {
+        "id": 5, "completed_by": 3, "was_cancelled": False, "created_at": "2026-03-09T21:52:49.513742Z",
+        "updated_at": "2026-03-09T22:16:08.746926+02:00",
+        "result": [
+            {"id": "x", "type": "rectanglelabels", "from_name": "box",
+             "value": {"x": 10.0, "y": 20.0, "width": 30.0, "height": 40.0, "rotation": 0, "rectanglelabels": ["ring"]}} | shape,
+            {"id": "y", "type": "choices", "from_name": "class", "value": {"choices": ["Diagonal"]}} | shape,
+            {"id": "z", "type": "number", "from_name": "level", "value": {"number": 5}} | shape,
+        ],
+    }  # fmt: skip
+    return [{"id": 1, "data": {"image": "a.tif"}, "annotations": [annotation | changed]}]
+
+
+def test_an_export_of_label_studio_is_read(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(exported()))
+    import_labels(log, format_named("label_studio").read(path), who="max", source="tasks")
+    *_, newest = log.labels(1)[1]
+    assert (newest.class_name, newest.level, newest.boxes) == ("Diagonal", 5.0, ((36, 60, 144, 180),))
+    assert (newest.who, newest.at) == ("label-studio:3", "2026-03-09T20:16:08.746Z")
+    path.write_text(json.dumps(exported(completed_by={"id": 3, "email": "ann@fab"}, updated_at=None)))
+    import_labels(log, format_named("label_studio").read(path), who="max", source="tasks")
+    assert log.labels(1)[1][-1].who == "ann@fab"
+
+
+def test_skipped_annotations_say_nothing(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(exported(was_cancelled=True)))
+    assert import_labels(log, format_named("label_studio").read(path), who="max", source="tasks").added == 0
+
+
+def test_a_turned_rectangle_becomes_the_box_around_it(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    tasks = exported()
+    tasks[0]["annotations"][0]["result"][0]["value"] |= {
+        "rotation": 90,
+        "x": 50.0,
+        "y": 50.0,
+        "width": 10.0,
+        "height": 20.0,
+    }
+    path.write_text(json.dumps(tasks))
+    import_labels(log, format_named("label_studio").read(path), who="max", source="tasks")
+    assert log.labels(1)[1][-1].boxes == ((108, 150, 180, 180),)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [({}, "wanted a list of tasks"), ([{"id": 1}], "no export of Label Studio"),
+     (exported(result=[{"type": "brushlabels", "value": {}}]), "type brushlabels")],
+)  # fmt: skip
+def test_what_is_no_export_of_label_studio_is_named(log: VerdictLog, tmp_path: Path, tasks: Any, message: str) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(tasks))
+    with pytest.raises(LabelError, match=message):
+        import_labels(log, format_named("label_studio").read(path), who="max", source="tasks")
+
+
+def test_a_task_has_pictures_regions_and_an_interface(log: VerdictLog, tmp_path: Path) -> None:
+    unseen_map = np.zeros((224, 224), np.uint8)
+    unseen_map[56:112, 28:84] = 200
+    measurement = replace(
+        measured(), image=np.full((224, 224), 127, np.uint8), regions=tuple(find_regions(unseen_map, threshold=0.5)),
+        unseen=UnseenMetrics(56 * 56, 1.0, 0.8, np.zeros(256, np.uint32), unseen_map),
+    )  # fmt: skip
+    decision = decide(frame(), measurement, spec=0.3, capture_failed="retest")
+    row = verdict_row(frame(), measurement, decision, bundle=("b@1", "e@1"), unseen=(0.5, 2.0),
+                      ms={"decode": 1, "inspect": 2, "total": 3})  # fmt: skip
+    stored = log.record(frame(), row | {"path": "P/N/c.tif", "sha256": "5" * 64, "lot": "N", "name": "c.tif"})
+    ImageStore(tmp_path / "images.db").add(stored["frame_id"], measurement)
+    path = tmp_path / "tasks.json"
+    frames = labeled_frames(log, [stored["frame_id"], 4, 2], images=tmp_path / "images.db")
+    format_named("label_studio").write(frames, path)
+    first, second, _ = json.loads(path.read_text())
+    for key, side in (("image", 224), ("overlay", 448)):
+        head, _, picture = first["data"][key].partition(",")
+        assert head == "data:image/png;base64"
+        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(picture), np.uint8), cv2.IMREAD_UNCHANGED)
+        assert decoded is not None
+        assert decoded.shape[:2] == (side, side)
+    [prediction] = first["predictions"]
+    assert prediction["model_version"] == "b@1"
+    value = prediction["result"][0]["value"]
+    assert value.pop("rectanglelabels") == ["unseen"]
+    assert value == {"x": 12.5, "y": 25.0, "width": 25.0, "height": 25.0, "rotation": 0}
+    assert (second["data"]["image"], second["annotations"]) == (None, [])
+    interface = path.with_suffix(".xml").read_text()
+    assert re.findall('<Label value="(.*?)"/>', interface) == ["ring", "object", "unseen"]
+    assert re.findall('<Choice value="(.*?)"/>', interface) == ["OK", "Spot", "Diagonal", "Error"]
