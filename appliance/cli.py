@@ -16,6 +16,7 @@ from rich.table import Table
 
 from appliance.cli_bundle import bundle_app, engines_app
 from appliance.cli_labels import labels_app
+from appliance.cli_rank import rank_app
 from appliance.cli_report import report_app
 from appliance.cli_spec import spec_app
 from appliance.cli_training import training_app
@@ -47,6 +48,7 @@ app.add_typer(spec_app, name="spec")
 app.add_typer(labels_app, name="labels")
 app.add_typer(report_app, name="report")
 app.add_typer(training_app)
+app.add_typer(rank_app)
 
 
 class OutputFormat(StrEnum):

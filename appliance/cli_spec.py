@@ -15,6 +15,8 @@ from appliance.terminal import (
     JsonOption,
     StationOption,
     say,
+    talk,
+    told_progress,
     wide_console,
 )
 
@@ -59,18 +61,26 @@ def spec_set(
 
 @spec_app.command("whatif", epilog="Example: umbra spec whatif 0.25 --product IMX1")
 def spec_whatif(
-    spec: Annotated[float, typer.Argument(min=0.0001, max=1.0, help="A limit to try.")],
+    spec: Annotated[float | None, typer.Argument(min=0.0001, max=1.0, help="A limit to try.")] = None,
+    t: Annotated[float | None, typer.Option("--t", min=0.0, max=0.9999, help="A threshold on S to try.")] = None,
+    alpha: Annotated[float | None, typer.Option(min=0.01, max=100.0, help="An exponent of S to try.")] = None,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
     station: StationOption = DEFAULT_STATION,
     as_json: JsonOption = False,
 ) -> None:
-    """What a limit would have done to the frames in the log, against labels where there are any."""
+    """What another limit, t or alpha would have done to the frames in the log, against labels where there are any."""
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
     from appliance.whatif import what_if
 
-    with closing(VerdictLog(Station.open(station).database, readonly=True)) as log:
-        result = what_if(log, spec, product=product)
+    if spec is None and t is None and alpha is None:
+        raise typer.BadParameter("wanted a limit, --t or --alpha")
+    place = Station.open(station)
+    with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
+        result = what_if(
+            place, log, spec=spec, t=t, alpha=alpha, product=product,
+            progress=lambda done, total: told("reading histograms", done, total),
+        )  # fmt: skip
     if as_json:
         say(json.dumps(result))
     else:

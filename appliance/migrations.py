@@ -110,5 +110,6 @@ MIGRATIONS: tuple[str, ...] = (
         at TEXT NOT NULL
     );
     CREATE INDEX frames_by_sha256 ON frames (sha256);
+    CREATE INDEX verdicts_for_whatif ON verdicts (frame_id, seq, verdict, class, score);
     """,
 )

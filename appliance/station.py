@@ -91,6 +91,11 @@ class Station:
         """The stretched images and unseen maps; may be deleted."""
         return self.root / "images.db"
 
+    @property
+    def columns(self) -> Path:
+        """What questions over all frames read; may be deleted."""
+        return self.root / "columns"
+
     def load_bundle(self, name: str | None = None, *, active: str | None = None) -> Bundle:
         """A bundle by name or folder; else the active one; else the one in the settings.
 

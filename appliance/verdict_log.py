@@ -188,6 +188,11 @@ class VerdictLog:
         """Number of the newest verdict; 0 where there is none."""
         return int(self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM verdicts").fetchone()[0])
 
+    def newest_measured(self) -> Row | None:
+        """The newest verdict whose unseen map was measured."""
+        rows = self.verdicts("v.histogram IS NOT NULL", limit=1, newest=True)
+        return rows[0] if rows else None
+
     def counts(self) -> dict[str, int]:
         """How many of each verdict."""
         rows = self._connection.execute("SELECT verdict, COUNT(*) FROM verdicts GROUP BY verdict")

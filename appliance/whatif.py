@@ -1,14 +1,48 @@
-"""What another limit would have done to the frames in the log."""
+"""What another limit, t or alpha would have done to the frames in the log."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.columns import columns
+from appliance.station import Station
 from appliance.verdict_log import VerdictLog
+from engines.histograms import Bounds, m_alpha, m_thresh
+from kernels import IMAGE_SIDE
+
+PIXELS = IMAGE_SIDE**2
+QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+def what_if(
+    place: Station, log: VerdictLog, *, spec: float | None = None, t: float | None = None, alpha: float | None = None,
+    product: str | None = None, progress: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Any]:  # fmt: skip
+    """What another limit, and another t and alpha, would have done; of each what was asked for.
+
+    Args:
+        place: the station.
+        log: of the station.
+        spec: limit on the score, in (0, 1].
+        t: in [0, 1).
+        alpha: > 0.
+        product: only this one; None: all.
+        progress: called with the verdicts read, and those there are, where columns are brought up to date.
+    """
+    found: dict[str, Any] = {"product": product} if spec is None else _limit_what_if(log, spec, product=product)
+    if t is not None or alpha is not None:
+        found["unseen"] = _unseen_what_if(place, log, t=t, alpha=alpha, product=product, progress=progress)
+    return found
+
 
 _SQL = """
 WITH newest AS (SELECT frame_id, MAX(seq) AS seq FROM verdicts GROUP BY frame_id),
-     named AS (SELECT frame_id, class, MAX(id) FROM labels WHERE class IS NOT NULL GROUP BY frame_id)
+     named AS (SELECT frame_id, class, MAX(id) FROM labels
+              WHERE class IS NOT NULL AND origin = 'person' GROUP BY frame_id)
 SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, named.class AS label, COUNT(*) AS n
 FROM newest JOIN verdicts v ON v.seq = newest.seq JOIN frames f ON f.id = v.frame_id
 LEFT JOIN named ON named.frame_id = v.frame_id
@@ -17,7 +51,7 @@ GROUP BY 1, 2, 3, 4
 """
 
 
-def what_if(log: VerdictLog, spec: float, *, product: str | None = None) -> dict[str, Any]:
+def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) -> dict[str, Any]:
     """Counts of PASS and FAIL under another limit, beside those that were given, and errors against labels.
 
     Frames that were not measured, and those of class Error, keep their verdict whatever the limit.
@@ -34,3 +68,46 @@ def what_if(log: VerdictLog, spec: float, *, product: str | None = None) -> dict
             escapes += row["n"] * (row["label"] != "OK" and verdict == "PASS")
     return {"spec": spec, "product": product, "given": before, "would": after,
             "labelled": labelled, "overkill": overkill, "escapes": escapes}  # fmt: skip
+
+
+def _unseen_what_if(
+    place: Station, log: VerdictLog, *, t: float | None, alpha: float | None, product: str | None,
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:  # fmt: skip
+    """M_thresh at another t and M_alpha at another alpha over all frames of the newest bundle, from their histograms alone.
+
+    Each number is [at least, at most]; both are the same where t is a multiple of 1/256, or t and alpha are the bundle's own.
+    """
+    newest = log.newest_measured()
+    if newest is None:
+        return {"bundle": None, "frames": 0}
+    held = columns(place.columns, log, newest["bundle"], progress=progress)
+    here = held.of(product, None)
+    found: dict[str, Any] = {"bundle": held.bundle, "frames": int(here.sum())}
+    if t is not None:
+        own = _exactly(held.m_thresh) if t == newest["t"] else None
+        found["m_thresh"] = {"t": t} | _told(own or m_thresh(held.histogram, t), here)
+    if alpha is not None:
+        own = _exactly(held.m_alpha) if alpha == newest["alpha"] else None
+        found["m_alpha"] = {"alpha": alpha} | _told(own or m_alpha(held.histogram, alpha), here)
+    return found
+
+
+def _exactly(measured: NDArray[Any]) -> Bounds:
+    values = measured.astype(np.float64)
+    return Bounds(values, values, exact=True)
+
+
+def _told(bounds: Bounds, here: NDArray[np.bool_]) -> dict[str, Any]:
+    """Mean, mean per pixel, frames above zero and quantiles, each [at least, at most]."""
+    both = [side[here] for side in (bounds.lower, bounds.upper)]
+    if not here.any():
+        return {"exact": bounds.exact}
+    quantiles = [np.quantile(side, QUANTILES, method="higher") for side in both]
+    return {
+        "exact": bounds.exact,
+        "mean": [float(side.mean()) for side in both],
+        "mean_per_pixel": [float(side.mean() / PIXELS) for side in both],
+        "frames_above_0": [int((side > 0).sum()) for side in both],
+        "quantiles": {f"{q:g}": [float(side[k]) for side in quantiles] for k, q in enumerate(QUANTILES)},
+    }

@@ -9,7 +9,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from appliance.api import health, page, records, verdicts
+from appliance.api import health, page, records, unseen, verdicts
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.station import Station
 
@@ -22,7 +22,7 @@ def create_app(station: Station) -> FastAPI:
     )  # fmt: skip
     app.state.station = station
     app.state.stopping = lambda: False
-    for module in (health, verdicts, records, page):
+    for module in (health, verdicts, unseen, records, page):
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     for error in (OutOfServiceError, RefusedError):

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,21 @@ def wait_until(condition: Callable[[], object], what: str, *, seconds: float = D
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
         time.sleep(0.02)
+
+
+@contextmanager
+def api_of(station: Station) -> Iterator[httpx.Client]:
+    """The API alone, in a process of its own, and a client that asks it."""
+    address = station.root / "api.json"
+    address.unlink(missing_ok=True)
+    server = subprocess.Popen([sys.executable, "-m", "appliance.api.server", str(station.root)])
+    try:
+        wait_until(address.exists, "the API wrote its address")
+        with httpx.Client(base_url=json.loads(address.read_text())["url"], timeout=30) as client:
+            yield client
+    finally:
+        server.terminate()
+        server.wait()
 
 
 class Daemon:

@@ -197,6 +197,40 @@ def test_writes_need_the_token(http: httpx.Client) -> None:
     assert http.post("/v1/labels", json=label | {"frame_id": 9999}, headers=right).status_code == 404
 
 
+def test_what_if_answers_for_limit_t_and_alpha(http: httpx.Client) -> None:
+    found = http.get("/v1/whatif?spec=0.5&t=0.5&alpha=1.5&product=P").json()
+    assert (found["spec"], found["product"], found["unseen"]["frames"]) == (0.5, "P", 3)
+    assert found["unseen"]["m_thresh"]["exact"]
+    for query in ("", "t=1", "alpha=0", "alpha=nan", "spec=2", "t=x"):
+        assert http.get(f"/v1/whatif?{query}").status_code == 422, query
+
+
+def test_labels_are_shown_with_what_holds(http: httpx.Client) -> None:
+    right = {"Authorization": f"Bearer {TOKEN}"}
+    [verdict] = http.get("/v1/verdicts?file=f1.tif").json()["verdicts"]
+    label = {
+        "frame_id": verdict["frame_id"],
+        "class": "Spot",
+        "boxes": [[1, 2, 30, 40]],
+        "box_classes": ["ring"],
+        "who": "jo",
+    }
+    assert http.post("/v1/labels", json=label, headers=right).status_code == 201
+    other = {"frame_id": verdict["frame_id"], "class": "OK", "who": "ann"}
+    assert http.post("/v1/labels", json=other, headers=right).status_code == 201
+    found = http.get(f"/v1/verdicts/{verdict['seq']}").json()
+    assert (len(found["labels"]), found["label"]["who"], found["disputed"]) == (2, "ann", True)
+    first, second = http.get(f"/v1/labels?frame_id={verdict['frame_id']}").json()
+    assert (first["class"], second["box_classes"], second["frame_id"]) == ("OK", ["ring"], verdict["frame_id"])
+    outside = http.post("/v1/labels", json=label | {"boxes": [[1, 2, 3000, 40]]}, headers=right)
+    assert (outside.status_code, outside.json()["detail"]) == (
+        422,
+        "box [1, 2, 3000, 40] lies outside the frame of 360x300 pixels",
+    )
+    [bad] = http.get("/v1/verdicts?file=bad.tif").json()["verdicts"]
+    assert http.post("/v1/labels", json=label | {"frame_id": bad["frame_id"]}, headers=right).status_code == 422
+
+
 def test_a_limit_holds_from_the_next_frame_on(http: httpx.Client, place: Station) -> None:
     right = {"Authorization": f"Bearer {TOKEN}"}
     http.post("/v1/specs", json={"spec": 0.123, "product": "S", "who": "jo"}, headers=right)
@@ -217,7 +251,7 @@ def test_openapi_names_every_path(http: httpx.Client) -> None:
     assert http.get("/openapi.json").json()["paths"].keys() >= {
         "/livez", "/readyz", "/metrics", "/v1/status", "/v1/verdicts", "/v1/verdicts/{seq}", "/v1/verdicts.csv",
         "/v1/frames/{frame_id}/image.png", "/v1/frames/{frame_id}/unseen.png", "/v1/summary", "/v1/stream",
-        "/v1/labels", "/v1/specs", "/v1/bundles",
+        "/v1/labels", "/v1/specs", "/v1/bundles", "/v1/whatif",
     }  # fmt: skip
 
 

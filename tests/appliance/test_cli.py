@@ -40,7 +40,7 @@ def test_every_command_has_help_with_an_example() -> None:
         ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"],
         ["spec", "show"],
         ["spec", "set"], ["spec", "whatif"], ["report", "agreement"], ["labels", "add"], ["labels", "list"],
-        ["labels", "rename"], ["labels", "import"], ["labels", "export"],
+        ["labels", "rename"], ["labels", "import"], ["labels", "export"], ["rank"], ["overlay"],
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command, "--help").stdout
 
@@ -123,6 +123,9 @@ def test_whatif_moves_verdicts_but_not_retests(frames: Path, station: Station) -
     loose = json.loads(umbra("spec", "whatif", "1.0", "--station", station.root, "--json").stdout)
     assert strict["would"]["FAIL"] >= loose["would"]["FAIL"] == 0
     assert strict["would"]["RETEST"] == loose["would"]["RETEST"] == strict["given"]["RETEST"]
+    unseen = json.loads(umbra("spec", "whatif", "--t", "0.25", "--station", station.root, "--json").stdout)["unseen"]
+    assert (unseen["frames"], unseen["m_thresh"]["exact"]) == (sum(strict["given"].values()), True)
+    assert "wanted a limit, --t or --alpha" in umbra("spec", "whatif", "--station", station.root, expect=2).stderr
 
 
 def test_limits_are_shown_with_who_set_them(station: Station) -> None:

@@ -1,0 +1,97 @@
+"""Which frames to label next: one order for the command line, HTTP and the label loop."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.columns import Columns, columns
+from appliance.images import ImageStore
+from appliance.labels import Label, standing
+from appliance.order import Metric, Wanted
+from appliance.station import Station
+from appliance.verdict import Row
+from appliance.verdict_log import VerdictLog
+from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
+
+
+def rank(
+    place: Station, log: VerdictLog, wanted: Wanted, *, progress: Callable[[int, int], None] = lambda *_: None
+) -> list[dict[str, Any]]:
+    """A page of frames to label next, most unseen first; equal ones by their number.
+
+    All frames that the newest bundle measured compete: what another bundle found unseen says nothing beside it.
+
+    Args:
+        place: the station.
+        log: of the station.
+        wanted: which.
+        progress: as for columns.
+    """
+    newest = log.newest_measured()
+    if newest is None:
+        return []
+    labels = log.labels()
+    held = columns(place.columns, log, newest["bundle"], progress=progress)
+    here = held.of(wanted.product, wanted.lot)
+    if not wanted.labeled:
+        people = [frame_id for frame_id, given in labels.items() if standing(given).label is not None]
+        here &= ~np.isin(held.frame_id, people)
+    value = _value(held, wanted.metric, labels)
+    order = np.flatnonzero(here)
+    order = order[np.lexsort((held.frame_id[order], -value[order]))]
+    chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
+    if wanted.diverse:
+        chosen = diverse(_described(place, held, order), wanted.offset + wanted.count)[wanted.offset :]
+    return [_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen]
+
+
+def _value(held: Columns, metric: Metric, labels: Mapping[int, list[Label]]) -> NDArray[np.float64]:
+    if metric is Metric.BALANCED:
+        return m_alpha_middle(held.histogram, balanced_alpha(class_counts(labels)))
+    return np.asarray(
+        {Metric.M_ALPHA: held.m_alpha, Metric.M_THRESH: held.m_thresh, Metric.ROIS: held.rois}[metric], float
+    )
+
+
+def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
+    """How often each class was labeled so far: boxes by their own class, else their frame's; a frame without boxes once."""
+    found: Counter[str] = Counter()
+    for given in labels.values():
+        holds = standing(given).label
+        if holds is None or holds.class_name == "OK":
+            continue
+        names = [name or holds.class_name for name in holds.box_classes] or [holds.class_name]
+        found.update(name for name in names if name)
+    return found
+
+
+def _described(
+    place: Station, held: Columns, order: NDArray[np.intp]
+) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
+    """Rows in order with the descriptions of their maps, where pictures are kept."""
+    if not place.images.exists():
+        yield from ((int(i), None) for i in order)
+        return
+    with closing(ImageStore(place.images, readonly=True)) as store:
+        for i in order:
+            pictures = store.get(int(held.frame_id[i]))
+            png = pictures[1] if pictures else None
+            unseen_map = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+            yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8))
+
+
+def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any]:
+    row: Row = log.verdict(seq) or {}
+    rois = [{"box": roi["box"], "score": roi["score"]} for roi in json.loads(row["rois"])]
+    return {
+        "frame_id": row["frame_id"], "frame": row["name"], "product": row["product"], "lot": row["lot"],
+        "m_alpha": row["m_alpha"], "m_thresh": row["m_thresh"], "rois": rois, "seq": seq, "metric": metric.value, "value": value,
+    }  # fmt: skip

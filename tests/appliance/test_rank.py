@@ -1,0 +1,154 @@
+"""What to label next: each order, pages, pools, near-duplicates; the same from the command line and over HTTP."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from appliance.decide import decide
+from appliance.images import ImageStore
+from appliance.labels import Label, Origin
+from appliance.order import Metric, Wanted
+from appliance.rank import class_counts, rank
+from appliance.station import Station
+from appliance.verdict import Row, verdict_row
+from appliance.verdict_log import VerdictLog
+from engines.ranking import balanced_alpha, imbalance
+from engines.regions import find_regions
+from kernels import UnseenMetrics
+from kernels.reduce import reference
+from tests.appliance.running import api_of
+from tests.appliance.test_cli import umbra
+from tests.appliance.test_decide import frame, measured
+
+# Frames 1 to 6: where S is high (rows, columns) and how high.
+PATCHES: tuple[list[tuple[tuple[int, int, int, int], float]], ...] = (
+    [((10, 20, 10, 20), 0.9)],  # one small strong one
+    [((100, 180, 100, 180), 0.3)],  # one large weak one
+    [((10, 20, 10, 20), 0.9)],  # the first again
+    [((40, 50, 40, 50), 0.8), ((40, 50, 90, 100), 0.8), ((40, 50, 140, 150), 0.8)],  # three
+    [],
+    [((11, 21, 10, 20), 0.88)],  # nearly the first
+)
+LABEL = Label(class_name="Spot", boxes=((0, 0, 9, 9),), box_classes=("ring",), who="jo", at="2026-01-01")
+
+
+def record(log: VerdictLog, store: ImageStore, number: int, bundle: str = "b@1") -> Row:
+    s = np.zeros((224, 224))
+    for (r0, r1, c0, c1), value in PATCHES[number - 1]:
+        s[r0:r1, c0:c1] = value
+    m_thresh, m_alpha, histogram = reference.metrics(s, threshold=0.2, alpha=2.0)
+    unseen_map = np.rint(s * 255).astype(np.uint8)
+    measurement = replace(
+        measured(), image=np.full((224, 224), 127, np.uint8), regions=tuple(find_regions(unseen_map, threshold=0.2)),
+        unseen=UnseenMetrics(m_thresh, m_alpha, float(s.max()), histogram.astype(np.uint32), unseen_map),
+    )  # fmt: skip
+    decision = decide(frame(), measurement, spec=0.3, capture_failed="retest")
+    row = verdict_row(frame(), measurement, decision, bundle=(bundle, "e@1"), unseen=(0.2, 2.0),
+                      ms={"decode": 1, "inspect": 2, "total": 3})  # fmt: skip
+    product, lot = ("P", "L1") if number <= 4 else ("Q", "L2")
+    name = f"d{number}.tif"
+    place = {"path": f"{product}/{lot}/{name}", "product": product, "lot": lot, "name": name, "sha256": f"{number:064}"}
+    stored = log.record(frame(), row | place)
+    store.add(stored["frame_id"], measurement)
+    return stored
+
+
+@pytest.fixture
+def log(station: Station) -> VerdictLog:
+    opened, store = VerdictLog(station.database), ImageStore(station.images)
+    for number in range(1, 7):
+        record(opened, store, number)
+    return opened
+
+
+def order(station: Station, log: VerdictLog, **wanted: object) -> list[int]:
+    return [one["frame_id"] for one in rank(station, log, Wanted(**wanted))]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (Metric.M_ALPHA, [2, 4, 1, 3, 6, 5]),
+        (Metric.M_THRESH, [2, 4, 1, 3, 6, 5]),
+        (Metric.ROIS, [4, 1, 3, 6, 2, 5]),
+        (Metric.BALANCED, [4, 1, 3, 6, 2, 5]),  # nothing is labeled yet: strong ones first
+    ],
+)
+def test_each_metric_has_its_order(station: Station, log: VerdictLog, metric: Metric, expected: list[int]) -> None:
+    assert order(station, log, metric=metric) == expected
+
+
+def test_balanced_labels_turn_the_order_to_many_weak_pixels(station: Station, log: VerdictLog) -> None:
+    halo = replace(LABEL, box_classes=("halo",))
+    log.add_labels(
+        [(5, LABEL), (5, replace(LABEL, who="ann", boxes=(*LABEL.boxes,) * 2, box_classes=("ring", "halo")))]
+    )
+    assert class_counts(log.labels()) == {"ring": 1, "halo": 1}  # the newest label of the frame holds
+    assert order(station, log, metric=Metric.BALANCED)[0] == 2
+    log.add_labels([(5, replace(halo, boxes=LABEL.boxes * 50, box_classes=("ring",) + ("halo",) * 49))])
+    assert order(station, log, metric=Metric.BALANCED)[0] == 4
+
+
+def test_imbalance_of_labels() -> None:
+    assert imbalance({}) == imbalance({"ring": 7}) == 1
+    assert imbalance({"ring": 5, "halo": 5, "spot": 0}) == pytest.approx(0)
+    assert 0 < imbalance({"ring": 50, "halo": 5}) < imbalance({"ring": 500, "halo": 5}) < 1
+    assert balanced_alpha({}) == pytest.approx(4)
+    assert balanced_alpha({"ring": 3, "halo": 3}) == pytest.approx(1)
+
+
+def test_pages_continue_each_other(station: Station, log: VerdictLog) -> None:
+    whole = order(station, log)
+    assert [order(station, log, count=2, offset=k)[:2] for k in (0, 2, 4)] == [whole[0:2], whole[2:4], whole[4:6]]
+    assert order(station, log, offset=6) == []
+
+
+def test_pools_of_a_product_a_lot_and_what_nobody_labeled(station: Station, log: VerdictLog) -> None:
+    assert order(station, log, product="Q") == order(station, log, lot="L2") == [6, 5]
+    assert order(station, log, product="nosuch") == []
+    log.add_labels([(2, LABEL), (4, replace(LABEL, origin=Origin.PROPOSAL))])
+    assert order(station, log) == [4, 1, 3, 6, 5]  # a proposal is no label
+    assert order(station, log, labeled=True) == [2, 4, 1, 3, 6, 5]
+
+
+def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog) -> None:
+    assert order(station, log, diverse=True) == [2, 4, 1, 5]
+    assert order(station, log, diverse=True, count=2, offset=2) == [1, 5]
+    station.images.unlink()  # without pictures nobody knows
+    assert order(station, log, diverse=True) == [2, 4, 1, 3, 6, 5]
+
+
+def test_frames_of_one_bundle_compete(station: Station, log: VerdictLog) -> None:
+    record(log, ImageStore(station.images), 1, "b@2")
+    assert order(station, log) == [1]
+
+
+def test_an_empty_station_has_nothing_to_label(station: Station) -> None:
+    assert rank(station, VerdictLog(station.database), Wanted()) == []
+
+
+def test_the_command_line_and_http_give_the_same(station: Station, log: VerdictLog) -> None:
+    with api_of(station) as http:
+        for options, query in (
+            ((), ""),
+            (("--metric", "rois", "--count", "2", "--offset", "1"), "metric=rois&count=2&offset=1"),
+            (("--diverse", "--product", "P", "--lot", "L1", "--labeled"), "diverse=true&product=P&lot=L1&labeled=true"),
+        ):
+            printed = json.loads(umbra("rank", "--json", "--station", station.root, *options).stdout)
+            assert http.get(f"/v1/rank?{query}").json() == printed
+            assert list(printed[0])[:7] == ["frame_id", "frame", "product", "lot", "m_alpha", "m_thresh", "rois"]
+        for query in ("metric=nosuch", "count=0", "offset=-1"):
+            assert http.get(f"/v1/rank?{query}").status_code == 422
+        out = station.root / "overlay.png"
+        umbra("overlay", "4", "--out", out, "--station", station.root)
+        assert http.get("/v1/frames/4/unseen.png").content == out.read_bytes()
+    [first] = json.loads(umbra("rank", "--json", "--count", "1", "--station", station.root).stdout)
+    sx, sy = 360 / 224, 300 / 224
+    assert first["rois"] == [{"box": [round(100 * sx), round(100 * sy), round(180 * sx), round(180 * sy)],
+                              "score": pytest.approx(80 * 80 * 0.3, rel=0.02)}]  # fmt: skip
+    assert "d2.tif" in umbra("rank", "--station", station.root).stdout
+    assert "frame 99: there is none" in umbra("overlay", "99", "--out", out, "--station", station.root, expect=1).stderr
