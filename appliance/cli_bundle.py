@@ -27,7 +27,10 @@ from appliance.terminal import (
 )
 
 if TYPE_CHECKING:
+    from appliance.station import Station
     from engines.bundle import Bundle
+
+SWITCH_S, LOOK_S = 60.0, 0.1  # how long `activate` looks for what the screener makes of it
 
 bundle_app = typer.Typer(
     help="Models, stretch parameters, golden frames and default spec, in one hashed folder.", no_args_is_help=True
@@ -116,17 +119,67 @@ def bundle_activate(
     station: StationOption = DEFAULT_STATION,
     who: Annotated[str, typer.Option(help="Who says so.")] = os.environ.get("USER", "unknown"),
 ) -> None:
-    """Make a bundle the station's active one, through the golden gate; the screener uses it from its next start."""
+    """Make a bundle the station's active one, through the golden gate; a running screener changes to it between two frames."""
     from appliance.station import Station
+
+    place = Station.open(station)
+    _activate(place, place.load_bundle(bundle), who)
+
+
+@bundle_app.command("rollback", epilog="Example: umbra bundle rollback --station station")
+def bundle_rollback(
+    station: StationOption = DEFAULT_STATION,
+    who: Annotated[str, typer.Option(help="Who says so.")] = os.environ.get("USER", "unknown"),
+) -> None:
+    """Go back to the bundle that was active before, through the golden gate, as `activate` does."""
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    place = Station.open(station)
+    with closing(VerdictLog(place.database, readonly=True)) as log:
+        before = log.activation_before()
+        first = log.activation() if before is None else None
+    if before is None and first is None:
+        raise ApplianceError(f"station {station}: no bundle was ever activated here")
+    # Before the first activation the station ran the bundle of its settings.
+    _activate(place, place.load_bundle(before["folder"] if before else None), who)
+
+
+def _activate(place: Station, chosen: Bundle, who: str) -> None:
+    """Let a bundle through the golden gate, write its activation down, and see a running screener change to it."""
     from appliance.verdict_log import VerdictLog
     from engines.build import build_inspector
 
-    place = Station.open(station)
-    chosen = place.load_bundle(bundle)
     build_inspector(chosen, precision=place.precision, cache=place.engines)
     with closing(VerdictLog(place.database)) as log:
-        log.add_bundle(chosen.identity, place.reference_of(chosen), who=who)
-    say(f"{chosen.identity} is active; restart the screener to use it")
+        number = log.add_bundle(chosen.identity, place.reference_of(chosen), who=who)
+    say(f"{chosen.identity} is active{_followed(place, chosen, number)}")
+
+
+def _followed(place: Station, chosen: Bundle, number: int) -> str:
+    """What became of an activation in the running screener, once it is known.
+
+    Raises:
+        ApplianceError: the screener refused it.
+    """
+    import time
+
+    end = time.monotonic() + SWITCH_S
+    while time.monotonic() < end:
+        state = place.read_state()
+        if not place.is_screened() or state is None:
+            return "; no screener is running"
+        seen = state.get("activation")
+        if seen is None and "activation" in state:
+            return f"; the running screener keeps {state['bundle']}, which it was started with"
+        if state.get("bundle") == chosen.identity:
+            return "; the running screener uses it"
+        if seen and seen["id"] == number and seen["refused"]:
+            raise ApplianceError(
+                f"the running screener refused {chosen.identity} and keeps {state['bundle']}: {seen['refused']}"
+            )
+        time.sleep(LOOK_S)
+    return f"; the running screener has not changed to it within {SWITCH_S:.0f} s"
 
 
 @engines_app.command("build", epilog="Example: umbra engines build --station station")

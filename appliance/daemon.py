@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -22,6 +22,7 @@ from appliance.images import ImageStore
 from appliance.notify import notify
 from appliance.pipeline import Line
 from appliance.station import Station, StationLock
+from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 from appliance.watch import Candidate, Watcher
@@ -43,6 +44,7 @@ class Screener:
         line: where frames go.
         log: the verdict log.
         api: the HTTP server's process, or None.
+        switch: follows what is activated while this runs; None where the bundle is fixed.
         on_verdict: called with each new verdict's row.
     """
 
@@ -50,6 +52,7 @@ class Screener:
     line: Line
     log: VerdictLog
     api: ApiProcess | None = None
+    switch: BundleSwitch | None = None
     on_verdict: Callable[[Row], None] = lambda _row: None
     _watcher: Watcher = field(init=False)
     _ready: deque[Candidate] = field(default_factory=deque)
@@ -62,6 +65,7 @@ class Screener:
     _next_heartbeat: float = 0.0
     _inbox_present: bool = True
     _cursor: int = 0
+    _unfinished: dict[tuple[str, str], Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._watcher = Watcher(self.station.inbox, self.station.settings.watch)
@@ -86,6 +90,7 @@ class Screener:
         try:
             while not self._stopping:
                 self._heartbeat()
+                self._follow_activation()
                 self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
                 self._decode_ahead()
                 if self._decoding:
@@ -98,13 +103,25 @@ class Screener:
             self._shut_down()
 
     def _publish_what_was_committed(self) -> None:
-        """Verdicts whose file may be missing because the last process died between commit and rename."""
+        """Verdicts whose file may be missing because the last process died between commit and rename.
+
+        Their frames may still lie in the inbox: they have their verdict, whichever bundle gave it.
+        """
         while rows := self.log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self._cursor,)):
             for row in rows:
                 self.line.publish(row)
                 self._cursor = row["seq"]
+                if (self.station.inbox / row["path"]).exists():
+                    self._unfinished[row["path"], row["sha256"]] = row
             _log.info(events.REPUBLISHED, first=rows[0]["seq"], last=self._cursor)
         self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+
+    def _follow_activation(self) -> None:
+        """Change the bundle between two frames, where another one was activated and passed the golden gate."""
+        if self.switch is not None and (inspector := self.switch.poll(self.log)) is not None:
+            self.line = replace(self.line, inspector=inspector)
+            self.log.add_event(events.BUNDLE_SWITCHED, bundle=inspector.bundle.identity, engine=inspector.engine)
+            _log.info(events.BUNDLE_SWITCHED, bundle=inspector.bundle.identity, engine=inspector.engine)
 
     def _decode_ahead(self) -> None:
         while self._ready and len(self._decoding) < DECODE_AHEAD:
@@ -123,7 +140,7 @@ class Screener:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
             return
         before = self._cursor
-        row = self.line.screen(frame)
+        row = self._unfinished.pop((frame.identity.path, frame.sha256), None) or self.line.screen(frame)
         if row["seq"] > before:
             self._cursor = row["seq"]
             self._screened += 1
@@ -195,11 +212,14 @@ class Screener:
             "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
             "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
             "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
+            "activation": self.switch.state() if self.switch else None,
         }  # fmt: skip
 
     def _shut_down(self) -> None:
         notify("STOPPING=1")
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self.switch is not None:
+            self.switch.close()
         self._watcher.stop()
         if self.log.cursor(OUTBOX_CURSOR) != self._cursor:
             self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
@@ -233,12 +253,14 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
         station.write_state({"at": now_utc(), "ready": False, "reasons": ["engines are being built"]})
         if api is not None:
             api.start()
-        chosen = station.load_bundle(bundle, active=log.active_bundle())
+        active = log.activation()
+        chosen = station.load_bundle(bundle, active=active["folder"] if active else None)
         inspector = build_inspector(
             chosen, precision=station.precision, cache=station.engines, threads=station.settings.engine.threads
         )
         log.add_event(events.STARTED, bundle=chosen.identity, engine=inspector.engine)
-        screener = Screener(station, Line(station, inspector, log, images), log, api)
+        switch = BundleSwitch(station, active) if bundle is None else None
+        screener = Screener(station, Line(station, inspector, log, images), log, api, switch)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, screener.stop)
         screener.run()

@@ -22,6 +22,7 @@ INBOX_BACK = "inbox.back"
 API_STARTED = "api.started"
 API_DIED = "api.died"
 BUNDLE_SWITCHED = "bundle.switched"
+BUNDLE_REFUSED = "bundle.refused"
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -130,6 +130,19 @@ class Station:
         except OSError:
             return 0
 
+    def is_screened(self) -> bool:
+        """Whether the daemon that last published its state is still there."""
+        state = self.read_state()
+        if state is None or "pid" not in state:
+            return False
+        try:
+            os.kill(state["pid"], 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
     def write_state(self, state: dict[str, Any]) -> None:
         """Publish what the screener is doing, for the API and `umbra doctor`; readers see the old or the new."""
         temporary = self.root / f".{STATE_FILE}.tmp"

@@ -273,18 +273,27 @@ class VerdictLog:
         """All renamings (old, new), in the order in which they were made."""
         return [(row["old"], row["new"]) for row in self._rows("SELECT old, new FROM class_names ORDER BY id", ())]
 
-    def add_bundle(self, identity: str, folder: str, *, who: str) -> None:
-        """Append an activation."""
+    def add_bundle(self, identity: str, folder: str, *, who: str) -> int:
+        """Append an activation; its number."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT INTO bundles (identity, folder, who, at) VALUES (?, ?, ?, ?)",
-                (identity, folder, who, now_utc()),
-            )
+            sql = "INSERT INTO bundles (identity, folder, who, at) VALUES (?, ?, ?, ?)"
+            return int(db.execute(sql, (identity, folder, who, now_utc())).lastrowid or 0)
+
+    def activation(self) -> Row | None:
+        """The newest activation: id, identity, folder, who, at."""
+        rows = self._rows("SELECT * FROM bundles ORDER BY id DESC LIMIT 1", ())
+        return rows[0] if rows else None
+
+    def activation_before(self) -> Row | None:
+        """The newest activation of another bundle than the active one."""
+        newest = "(SELECT identity FROM bundles ORDER BY id DESC LIMIT 1)"
+        rows = self._rows(f"SELECT * FROM bundles WHERE identity <> {newest} ORDER BY id DESC LIMIT 1", ())  # noqa: S608
+        return rows[0] if rows else None
 
     def active_bundle(self) -> str | None:
         """Folder of the bundle activated last."""
-        row = self._connection.execute("SELECT folder FROM bundles ORDER BY id DESC LIMIT 1").fetchone()
-        return str(row["folder"]) if row else None
+        newest = self.activation()
+        return str(newest["folder"]) if newest else None
 
     def add_event(self, kind: str, **detail: object) -> None:
         """Append what happened to the station."""

@@ -49,12 +49,13 @@ def api_of(station: Station) -> Iterator[httpx.Client]:
 class Daemon:
     """`umbra run` on a station."""
 
-    def __init__(self, station: Station, *, api: bool = True) -> None:
+    def __init__(self, station: Station, *, api: bool = True, bundle: str | None = None) -> None:
         self.station = station
         self._log = (station.root / "test.log").open("ab")
         (station.root / "api.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station.root)]
-        self.process = subprocess.Popen([*command, *([] if api else ["--no-api"])], stderr=self._log)
+        options = [*([] if api else ["--no-api"]), *([] if bundle is None else ["--bundle", bundle])]
+        self.process = subprocess.Popen([*command, *options], stderr=self._log)
 
     def wait_ready(self) -> None:
         def ready() -> bool:

@@ -36,13 +36,12 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_command_has_help_with_an_example() -> None:
     for command in (
-        ["run"], ["screen"], ["simulate"], ["train"], ["evaluate"], ["doctor"], ["bundle", "pack"], ["bundle", "verify"],
-        ["bundle", "activate"], ["bundle", "list"], ["engines", "build"], ["engines", "list"], ["engines", "bench"],
-        ["spec", "show"],
-        ["spec", "set"], ["spec", "whatif"], ["report", "agreement"], ["labels", "add"], ["labels", "list"],
-        ["labels", "rename"], ["labels", "import"], ["labels", "export"], ["rank"], ["overlay"],
+        "run", "screen", "simulate", "train", "evaluate", "doctor", "bundle pack", "bundle verify", "bundle activate",
+        "bundle rollback", "bundle list", "engines build", "engines list", "engines bench", "spec show", "spec set",
+        "spec whatif", "report agreement", "labels add", "labels list", "labels rename", "labels import", "labels export",
+        "rank", "overlay",
     ):  # fmt: skip
-        assert "Example: umbra" in umbra(*command, "--help").stdout
+        assert "Example: umbra" in umbra(*command.split(), "--help").stdout
 
 
 def test_simulated_files_have_their_truth_and_repeat(frames: Path, tmp_path: Path) -> None:

@@ -1,0 +1,70 @@
+"""A bundle that is activated while the screener runs: built and checked beside it, handed over between two frames."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from appliance import log as events
+from appliance.station import Station
+from appliance.verdict import Row
+from appliance.verdict_log import VerdictLog
+from engines import Inspector
+from engines.build import build_inspector
+from engines.errors import EngineError
+
+_log = events.get()
+
+
+class BundleSwitch:
+    """Follows the activations in the log; for the screener's thread.
+
+    Args:
+        station: whose engines are built.
+        active: the activation in use, or None where there was none yet.
+    """
+
+    def __init__(self, station: Station, active: Row | None) -> None:
+        self._station = station
+        self._seen: Row | None = active
+        self._building: Future[Inspector] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="build")
+        self._refused: str | None = None
+
+    def poll(self, log: VerdictLog) -> Inspector | None:
+        """A new inspector, through the golden gate, once it is there; None else. A bundle that fails changes nothing."""
+        if self._building is None:
+            newest = log.activation()
+            if newest is None or (self._seen is not None and newest["id"] == self._seen["id"]):
+                return None
+            self._seen, self._refused = newest, None
+            self._building = self._pool.submit(self._build, newest["folder"])
+            return None
+        if not self._building.done():
+            return None
+        building, self._building = self._building, None
+        try:
+            return building.result()
+        except EngineError as error:
+            self._refused = str(error)
+            log.add_event(events.BUNDLE_REFUSED, reason=self._refused)
+            _log.error(events.BUNDLE_REFUSED, reason=self._refused)
+            return None
+
+    def _build(self, folder: str) -> Inspector:
+        return build_inspector(
+            self._station.load_bundle(folder), precision=self._station.precision, cache=self._station.engines,
+            threads=self._station.settings.engine.threads,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """The activation last seen: its number, whether its engines are being built, and why it was refused."""
+        return {
+            "id": self._seen["id"] if self._seen else None,
+            "building": self._building is not None,
+            "refused": self._refused,
+        }
+
+    def close(self) -> None:
+        """Wait for a build in progress."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,133 @@
+"""Bundles change under a running screener: no frame is lost, none is judged twice, a bad bundle changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.station import Station
+from appliance.verdict_log import VerdictLog
+from engines import Bundle
+from engines.bundle import load
+from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.test_cli import umbra
+
+
+@pytest.fixture
+def other(station: Station, starter: Bundle) -> str:
+    """Another bundle of the same networks, brought to the station; its identity."""
+    folder = station.bundles / "other"
+    shutil.copytree(starter.folder, folder)
+    toml = folder / "bundle.toml"
+    toml.write_text(toml.read_text().replace('name = "starter"', 'name = "other"'))
+    return load(folder).identity
+
+
+@pytest.fixture
+def daemon(station: Station) -> Iterator[Daemon]:
+    running = Daemon(station, api=False)
+    running.wait_ready()
+    yield running
+    running.stop()
+
+
+def bundles_of(station: Station) -> dict[str, str]:
+    return {name: verdict["bundle"] for name, verdict in outbox(station).items()}
+
+
+def test_every_frame_has_one_verdict_while_bundles_change(station: Station, daemon: Daemon, other: str) -> None:
+    count, dropped = 30, threading.Event()
+
+    def feed() -> None:
+        for number in range(count):
+            drop(station, f"f{number}", seed=number)
+            if number == 4:
+                dropped.set()
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    dropped.wait()
+    assert "the running screener uses it" in umbra("bundle", "activate", "other", "--station", station.root).stdout
+    drop(station, "after", seed=99)
+    assert "the running screener uses it" in umbra("bundle", "rollback", "--station", station.root).stdout
+    drop(station, "last", seed=100)
+    feeder.join()
+    wait_until(lambda: len(outbox(station)) == count + 2, "all verdicts")
+    judged = bundles_of(station)
+    assert judged["P/L/after.json"] == other
+    assert judged["P/L/last.json"].startswith("starter@")
+    rows = VerdictLog(station.database, readonly=True).verdicts()
+    assert set(Counter(row["path"] for row in rows).values()) == {1}
+    assert len(rows) == count + 2
+    assert not list(station.inbox.rglob("*.tif"))
+
+
+def test_a_bundle_that_fails_the_gate_changes_nothing(station: Station, daemon: Daemon, other: str) -> None:
+    model = station.bundles / "other" / "regressor.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"!")
+    VerdictLog(station.database).add_bundle(other, "other", who="somebody who went round the gate")
+
+    def refused() -> object:
+        state = station.read_state()
+        return state and state["activation"]["refused"]
+
+    wait_until(refused, "the screener says why")
+    drop(station, "still", seed=1)
+    wait_until(lambda: outbox(station), "a verdict")
+    assert bundles_of(station)["P/L/still.json"].startswith("starter@")
+    kinds = [row["kind"] for row in VerdictLog(station.database, readonly=True).table("events")]
+    assert "bundle.refused" in kinds
+    assert (
+        "regressor.onnx has SHA-256" in umbra("bundle", "activate", "other", "--station", station.root, expect=1).stderr
+    )
+
+
+def test_a_frame_whose_screener_died_before_moving_it_keeps_its_verdict(
+    station: Station, starter: Bundle, other: str
+) -> None:
+    first = Daemon(station, api=False)
+    first.wait_ready()
+    drop(station, "f", seed=1)
+    wait_until(lambda: outbox(station) and not list(station.inbox.rglob("*.tif")), "the frame is put away")
+    first.stop()
+    log = VerdictLog(station.database)
+    [moved] = station.done.rglob("*.tif")  # as if the process had died between commit and move
+    shutil.move(moved, station.inbox / "P" / "L" / "f.tif")
+    log.set_cursor("outbox", 0)
+    assert "no screener is running" in umbra("bundle", "activate", "other", "--station", station.root).stdout
+    second = Daemon(station, api=False)
+    second.wait_ready()
+    drop(station, "g", seed=2)
+    wait_until(lambda: not list(station.inbox.rglob("*.tif")), "both are put away")
+    second.stop()
+    rows = VerdictLog(station.database, readonly=True).verdicts()
+    assert [(row["name"], row["bundle"]) for row in rows] == [("f.tif", starter.identity), ("g.tif", other)]
+
+
+def test_a_screener_started_with_a_bundle_keeps_it(station: Station, other: str) -> None:
+    del other
+    running = Daemon(station, api=False, bundle="starter")
+    running.wait_ready()
+    told = umbra("bundle", "activate", "other", "--station", station.root).stdout
+    running.stop()
+    assert "keeps starter@" in told
+
+
+def test_there_is_nothing_to_go_back_to(station: Station) -> None:
+    VerdictLog(station.database)
+    assert (
+        "no bundle was ever activated here" in umbra("bundle", "rollback", "--station", station.root, expect=1).stderr
+    )
+
+
+def test_before_the_first_activation_stood_the_bundle_of_the_settings(station: Station, other: str) -> None:
+    umbra("bundle", "activate", "other", "--station", station.root)
+    assert "starter@" in umbra("bundle", "rollback", "--station", station.root).stdout
+    log = VerdictLog(station.database, readonly=True)
+    assert log.active_bundle() == "starter"
+    assert "other@" in umbra("bundle", "rollback", "--station", station.root).stdout
+    assert other.startswith("other@")
