@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from appliance.boxes import BOXES_FILE, Box, Boxes, find_boxes, read_boxes
 from appliance.class_map import CLASS_MAP_FILE, LEFT_OUT, ClassMap
 from appliance.decode import read_frame
 from appliance.errors import ApplianceError
@@ -48,7 +49,7 @@ class TruthRow:
     level: float | None
     true_level: float | None
     kind: str
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[Box, ...]
     split: str
     group: str
 
@@ -76,7 +77,9 @@ class DataSet:
 
     @classmethod
     def read(cls, folder: Path, class_map: Path | None = None) -> DataSet:
-        """All rows of a folder's truth.csv or labels.csv, checked.
+        """All rows of a folder's truth.csv or labels.csv, checked; boxes from there, else from boxes.csv or a COCO file.
+
+        A folder with boxes alone has a row for each file they name: Spot where there are boxes, OK where there are none.
 
         Args:
             folder: of the set.
@@ -84,22 +87,31 @@ class DataSet:
 
         Raises:
             ClassMapError: the class map cannot be read.
+            BoxesError: boxes cannot be read.
             DataSetError: no such file, no rows, an unknown class or split, a level outside 0..10, or a file that is not there.
         """
+        boxes_path = find_boxes(folder)
         paths = [folder / name for name in (TRUTH_FILE, LABELS_FILE) if (folder / name).is_file()]
-        if not paths:
-            raise DataSetError(f"{folder}: neither {TRUTH_FILE} nor {LABELS_FILE} there")
+        if not paths and boxes_path is None:
+            raise DataSetError(
+                f"{folder}: neither {TRUTH_FILE} nor {LABELS_FILE} nor {BOXES_FILE} nor a COCO file there"
+            )
         if class_map is None and (folder / CLASS_MAP_FILE).is_file():
             class_map = folder / CLASS_MAP_FILE
         words = ClassMap() if class_map is None else ClassMap.read(class_map)
-        with paths[0].open(newline="", encoding="utf-8") as file:
-            read = [_row(paths[0], number, row, words) for number, row in enumerate(csv.DictReader(file), start=2)]
-        rows = tuple(row for row in read if row is not None)
+        boxes = {} if boxes_path is None else read_boxes(boxes_path)
+        if paths:
+            with paths[0].open(newline="", encoding="utf-8") as file:
+                read = [_row(paths[0], n, row, words, boxes) for n, row in enumerate(csv.DictReader(file), start=2)]
+            rows = tuple(row for row in read if row is not None)
+        else:
+            rows = tuple(_boxed_row(words.file.format(file=name), found) for name, found in boxes.items())
+        source = paths[0] if paths else boxes_path
         if not rows:
-            raise DataSetError(f"{paths[0]}: no rows")
+            raise DataSetError(f"{source}: no rows")
         if missing := [row.file for row in rows if not (folder / row.file).is_file()]:
             raise DataSetError(
-                f"{paths[0]}: {len(missing)} of {len(rows)} files are not there, the first is {missing[0]}"
+                f"{source}: {len(missing)} of {len(rows)} files are not there, the first is {missing[0]}"
             )
         return cls(folder, rows, words.pictures)
 
@@ -169,7 +181,12 @@ class DataSet:
             yield row, read_frame(self.folder / row.file, row.file, settings)
 
 
-def _row(path: Path, number: int, row: dict[str, str], words: ClassMap) -> TruthRow | None:
+def _boxed_row(file: str, boxes: tuple[Box, ...]) -> TruthRow:
+    """What boxes alone say of a file."""
+    return TruthRow(file, "all", "Spot" if boxes else "OK", None, None, "", boxes, "", file)
+
+
+def _row(path: Path, number: int, row: dict[str, str], words: ClassMap, known: Boxes) -> TruthRow | None:
     """A line in Umbra's words; None where the class map leaves it out."""
     here = f"{path.name} line {number}"
     try:
@@ -187,7 +204,7 @@ def _row(path: Path, number: int, row: dict[str, str], words: ClassMap) -> Truth
     try:
         level = float(column(words.level)) * words.level_scale if column(words.level) else None
         true_level = float(row["true_level"]) if row.get("true_level") else None if words.pictures else level
-        boxes = _boxes(row.get("boxes") or "[]")
+        boxes = _boxes(row.get("boxes") or "[]") or known.get(row["file"], ())
     except ValueError as error:
         raise DataSetError(f"{here}: {error}") from error
     if level is not None and not 0 <= level <= 10:
@@ -201,7 +218,7 @@ def _row(path: Path, number: int, row: dict[str, str], words: ClassMap) -> Truth
     )  # fmt: skip
 
 
-def _boxes(text: str) -> tuple[tuple[float, float, float, float], ...]:
+def _boxes(text: str) -> tuple[Box, ...]:
     """The boxes of a JSON array of [x0, y0, x1, y1].
 
     Raises:

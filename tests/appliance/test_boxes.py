@@ -1,0 +1,102 @@
+"""Boxes of others, as CSV and as COCO: read whole, named where they are none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.boxes import BoxesError, find_boxes, read_boxes
+from appliance.dataset import DataSet, DataSetError
+from appliance.formats import write_frame
+from tests.conftest import dark
+
+HEADERS = ("x0,y0,x1,y1", "x1,y1,x2,y2", "xmin,ymin,xmax,ymax", "x1,y1,x2_exclusive,y2_exclusive")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_frame(tmp_path, f"f{number}", dark(seed=number), bits=8, format_name="tiff")
+    return tmp_path
+
+
+def coco(**changed: Any) -> str:
+    document = {
+        "images": [{"id": n, "file_name": f"f{n}.tif"} for n in range(3)],
+        "categories": [{"id": 1, "name": "ring"}],
+        "annotations": [{"id": 4, "image_id": 1, "category_id": 1, "bbox": [1, 2, 10.5, 20]}],
+    }
+    return json.dumps(document | changed)
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_boxes_csv_is_read_by_whatever_names_its_corners_have(folder: Path, header: str) -> None:
+    (folder / "boxes.csv").write_text(
+        f"file,{header},class\nf1.tif,1,2,11.5,22,ring\nf1.tif,5,5,6,6,dot\nf2.tif,,,,,\n"
+    )
+    rows = {row.file: row for row in DataSet.read(folder).rows}
+    assert [*rows["f1.tif"].boxes] == [(1, 2, 11.5, 22), (5, 5, 6, 6)]
+    assert {name: row.class_name for name, row in rows.items()} == {"f1.tif": "Spot", "f2.tif": "OK"}
+    assert rows["f2.tif"].boxes == ()
+
+
+def test_coco_is_read_with_images_on_which_there_is_nothing(folder: Path) -> None:
+    (folder / "anything.json").write_text(coco())
+    (folder / "other.json").write_text('{"no": "coco"}')
+    rows = {row.file: row for row in DataSet.read(folder).rows}
+    assert [*rows["f1.tif"].boxes] == [(1, 2, 11.5, 22)]
+    assert [rows[f"f{n}.tif"].class_name for n in range(3)] == ["OK", "Spot", "OK"]
+
+
+def test_boxes_join_the_classes_of_labels_csv(folder: Path) -> None:
+    (folder / "labels.csv").write_text('file,class,boxes\nf0.tif,OK,\nf1.tif,Diagonal,\nf2.tif,Spot,"[[3,3,9,9]]"\n')
+    (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\nf1.tif,1,2,3,4\nf2.tif,5,5,6,6\n")
+    rows = {row.file: row for row in DataSet.read(folder).rows}
+    assert [rows[f"f{n}.tif"].boxes for n in range(3)] == [(), ((1, 2, 3, 4),), ((3, 3, 9, 9),)]  # the nearer file wins
+    assert rows["f1.tif"].class_name == "Diagonal"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("boxes.csv", "", "columns none, wanted file, x0"),
+        ("boxes.csv", "name,x0,y0,x1,y1\n", "columns name, x0"),
+        ("boxes.csv", "file,x0,y0,x1,y1\nf0.tif,1,2,3,\n", r"boxes\.csv line 2: box .* could not convert"),
+        ("boxes.csv", "file,x0,y0,x1,y1\nf0.tif,3,2,1,4\n", r"line 2: box \[3\.0, 2\.0, 1\.0, 4\.0\] has no area"),
+        ("c.json", coco(annotations=[{"id": 4, "image_id": 9, "bbox": [1, 2, 3, 4]}]), "no COCO file: KeyError"),
+        (
+            "c.json",
+            coco(annotations=[{"id": 4, "image_id": 1, "bbox": [1, 2, 0, 4]}]),
+            r"annotation 4 of f1\.tif: .* no area",
+        ),
+    ],
+)
+def test_boxes_that_are_none_are_named(folder: Path, name: str, text: str, message: str) -> None:
+    (folder / name).write_text(text)
+    with pytest.raises(BoxesError, match=message):
+        DataSet.read(folder)
+
+
+def test_an_empty_list_of_boxes_and_missing_files_are_named(folder: Path) -> None:
+    (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\n")
+    with pytest.raises(DataSetError, match=r"boxes\.csv: no rows"):
+        DataSet.read(folder)
+    (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\nf9.tif,1,2,3,4\n")
+    with pytest.raises(DataSetError, match=r"1 of 1 files are not there, the first is f9\.tif"):
+        DataSet.read(folder)
+
+
+def test_two_coco_files_are_one_too_many(folder: Path) -> None:
+    (folder / "a.json").write_text(coco())
+    (folder / "b.json").write_text(coco())
+    with pytest.raises(BoxesError, match=r"a\.json and b\.json are both COCO"):
+        find_boxes(folder)
+
+
+def test_what_an_export_of_labels_writes_is_read(folder: Path) -> None:
+    """The boxes of `umbra labels export --format coco` train the UNet as they are."""
+    (folder / "export.json").write_text(coco(info={"description": "labels of an Umbra station"}))
+    assert read_boxes(folder / "export.json") == {"f0.tif": (), "f1.tif": ((1, 2, 11.5, 22),), "f2.tif": ()}
