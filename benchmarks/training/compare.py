@@ -29,11 +29,13 @@ from engines.training.train import train
 
 FRAMES, TEST_FRAMES, TEST_SEED = 24_000, 12_000, 5_000
 PAPER_SEED = 6_000
+# Seed, preset, frames, what it is called.
 PAPER_RUNS: tuple[tuple[int, str, int, str], ...] = (
-    (0, "compare", ""),
-    (1, "compare", ""),
-    (2, "small", "then at 128 px, "),
-)  # seed, preset, what it is called
+    (0, "compare", FRAMES, ""),
+    (1, "compare", FRAMES, ""),
+    (2, "small", FRAMES, "then at 128 px, "),
+    (3, "compare", FRAMES // 4, "a quarter of the frames, "),
+)
 RESULT_FILE = RESULTS / "training.json"
 
 
