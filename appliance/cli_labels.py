@@ -13,7 +13,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, tell, wide_console
+from appliance.terminal import (
+    DEFAULT_STATION,
+    BundleOption,
+    JsonOption,
+    StationOption,
+    find_bundle,
+    progress_bar,
+    say,
+    talk,
+    tell,
+    wide_console,
+)
 
 if TYPE_CHECKING:
     from appliance.labels import Box
@@ -154,3 +165,52 @@ def labels_export(
     format_named(form).write(frames, path)
     disputed = sum(frame.standing.disputed for frame in frames)
     tell(f"{path}: {sum(len(f.labels) for f in frames)} labels of {len(frames)} frames, {disputed} of them disputed")
+
+
+@labels_app.command("propose", epilog="Example: umbra labels propose --product IMX1 --least 0.95")
+def labels_propose(
+    station: StationOption = DEFAULT_STATION,
+    bundle: BundleOption = None,
+    product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
+    least: Annotated[
+        float, typer.Option(min=0.25, max=1.0, help="P of the class from which on one is proposed.")
+    ] = 0.9,
+) -> None:
+    """Let a bundle label the frames that nobody has labeled; proposals never hold, and nothing is trained on them."""
+    from appliance.propose import candidates, proposals
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    place = Station.open(station)
+    with closing(VerdictLog(place.database)) as log:
+        chosen = find_bundle(bundle, place, log)
+        frames = candidates(log, chosen.identity, product=product, lot=lot)
+        made = []
+        with progress_bar(talk()) as progress:
+            task = progress.add_task("proposing", total=len(frames))
+            for frame, label in proposals(place, chosen, frames, least=least) if frames else ():
+                made += [] if label is None else [(frame["id"], label)]
+                progress.advance(task)
+        log.add_labels(made)
+    say(
+        f"{len(made)} proposals by {chosen.identity}; {len(frames) - len(made)} frames without (not sure, or no picture kept)"
+    )
+
+
+@labels_app.command("accept", epilog="Example: umbra labels accept P/L7/d118.tif --who jo")
+def labels_accept(
+    frames: Annotated[list[str], typer.Argument(help="Paths in the inbox, or names where only one frame has them.")],
+    station: StationOption = DEFAULT_STATION,
+    who: WhoOption = USER,
+) -> None:
+    """Make the proposals of frames a person's own labels."""
+    from appliance.exchange import frame_named
+    from appliance.propose import accepted
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        own = accepted(log, [frame_named(log, name) for name in frames], who=who)
+        log.add_labels(own)
+    say(f"{len(own)} proposals accepted by {who}")

@@ -4,9 +4,9 @@ from engines import bundle
 from engines.bundle import Bundle
 from engines.classes import CLASSES
 from engines.errors import BundleError, EngineBuildError, EngineError, EngineFaultError, GoldenGateError
-from engines.inspector import Inspection, Inspector, Measurement
-from engines.openvino import Precision
-from engines.regions import Region
+from engines.inspector import Inspection, Inspector, Measurement, fault_of, inspect
+from engines.openvino import OpenVinoEngines, Precision
+from engines.regions import Region, find_objects
 
 __all__ = [
     "CLASSES",
@@ -19,7 +19,11 @@ __all__ = [
     "Inspection",
     "Inspector",
     "Measurement",
+    "OpenVinoEngines",
     "Precision",
     "Region",
     "bundle",
+    "fault_of",
+    "find_objects",
+    "inspect",
 ]

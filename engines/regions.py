@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+BOX_MARGIN = 10  # pixels that labeled boxes are enlarged by before the UNet learns them (image-ranking paper)
+NEGATIVE_WEIGHT = 4.0  # of "not here" in the UNet's loss
+OBJECT_P = 1 / (1 + NEGATIVE_WEIGHT)  # what P is, trained so, where an object is as likely as not
+SMALLEST_OBJECT = 4  # pixels a side that are left of a box when its margin is taken off
 CLOSING = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
 SMALLEST_PIXELS = 6
 
@@ -51,3 +55,32 @@ def find_regions(unseen_map: NDArray[np.uint8], *, threshold: float) -> list[Reg
             peak = unseen_map[y : y + h, x : x + w][labels[y : y + h, x : x + w] == label].max() / 255
             regions.append(Region((x, y, x + w, y + h), pixels, float(sums[label]), float(peak)))
     return sorted(regions, key=lambda r: -r.score)
+
+
+def find_objects(logits: NDArray[np.float32]) -> list[Region]:
+    """What a UNet has learnt to be an object: P(object) > 1/5, closed and joined, without the margin of training boxes.
+
+    Args:
+        logits: (h, w) float32 of the object map.
+
+    Returns:
+        Regions, largest sum of P first; a side at the image's edge keeps its place.
+    """
+    p = 1 / (1 + np.exp(-np.clip(logits, -40, 40)))
+    height, width = p.shape
+    found = []
+    for region in find_regions(np.rint(p * 255).astype(np.uint8), threshold=OBJECT_P):
+        x0, x1 = _without_margin(region.box[0], region.box[2], width)
+        y0, y1 = _without_margin(region.box[1], region.box[3], height)
+        found.append(replace(region, box=(x0, y0, x1, y1)))
+    return found
+
+
+def _without_margin(low: int, high: int, end: int) -> tuple[int, int]:
+    """One side of a box; of what is too small a few pixels in its middle are left."""
+    inner = low + BOX_MARGIN if low > 0 else low, high - BOX_MARGIN if high < end else high
+    if inner[1] - inner[0] >= SMALLEST_OBJECT:
+        return inner
+    middle = (low + high) // 2
+    start = min(max(0, middle - SMALLEST_OBJECT // 2), end - SMALLEST_OBJECT)
+    return start, start + SMALLEST_OBJECT

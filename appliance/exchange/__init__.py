@@ -176,12 +176,24 @@ def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, so
 
 
 def _frame_of(log: VerdictLog, one: Incoming) -> Row:
-    """The frame of the log that a file means: by its bytes, else by its path, else by its name where only one has it."""
-    if one.sha256 is not None and (rows := log.frames("sha256 = ?", [one.sha256])):
-        return next((row for row in rows if row["path"] == one.path), rows[0])
-    if one.sha256 is None and (rows := log.frames("path = ?", [one.path])):
+    """The frame of the log that a file means: by its bytes where it has them, else as frame_named."""
+    if one.sha256 is None:
+        return frame_named(log, one.path)
+    rows = log.frames("sha256 = ?", [one.sha256])
+    if not rows:
+        raise LabelError("no such frame in the log")
+    return next((row for row in rows if row["path"] == one.path), rows[0])
+
+
+def frame_named(log: VerdictLog, path: str) -> Row:
+    """The frame of the log at a path in the inbox, the newest bytes of it; or by its name where only one has it.
+
+    Raises:
+        LabelError: there is none, or more than one of this name.
+    """
+    if rows := log.frames("path = ?", [path]):
         return rows[0]
-    rows = log.frames("name = ?", [PurePosixPath(one.path).name]) if one.sha256 is None else []
+    rows = log.frames("name = ?", [PurePosixPath(path).name])
     if len({row["path"] for row in rows}) > 1:
         raise LabelError(f"{len(rows)} frames have this name, the newest are {rows[0]['path']} and {rows[1]['path']}")
     if not rows:

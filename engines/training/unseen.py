@@ -17,12 +17,11 @@ from torch.nn import functional
 
 from engines.classes import CLASSES
 from engines.models import INPUT_GAIN, ForImages
+from engines.regions import BOX_MARGIN, NEGATIVE_WEIGHT
 from engines.training.data import ImageSet
 from engines.training.fit import Batch, Job, Stage, predict
 from kernels import IMAGE_SIDE
 
-BOX_MARGIN = 10  # pixels that a labeled box is enlarged by (the image-ranking paper)
-NEGATIVE_WEIGHT = 4.0
 EXPOSED_SHARE = 0.7
 LEAST_CHANGE = 0.4  # mean change of a paste, in SD of clean noise averaged over 8x8 pixels, below which it is dropped
 LEFT_OUT_KINDS = ("ring",)  # shapes kept unseen, so that evaluation has something new to find
