@@ -16,6 +16,7 @@ from rich.table import Table
 
 from appliance.cli_bundle import bundle_app, engines_app
 from appliance.cli_labels import labels_app
+from appliance.cli_loop import loop_app
 from appliance.cli_rank import rank_app
 from appliance.cli_report import report_app
 from appliance.cli_spec import spec_app
@@ -46,6 +47,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(engines_app, name="engines")
 app.add_typer(spec_app, name="spec")
 app.add_typer(labels_app, name="labels")
+app.add_typer(loop_app, name="loop")
 app.add_typer(report_app, name="report")
 app.add_typer(training_app)
 app.add_typer(rank_app)

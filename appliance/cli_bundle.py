@@ -123,7 +123,7 @@ def bundle_activate(
     from appliance.station import Station
 
     place = Station.open(station)
-    _activate(place, place.load_bundle(bundle), who)
+    activate_bundle(place, place.load_bundle(bundle), who)
 
 
 @bundle_app.command("rollback", epilog="Example: umbra bundle rollback --station station")
@@ -142,10 +142,10 @@ def bundle_rollback(
     if before is None and first is None:
         raise ApplianceError(f"station {station}: no bundle was ever activated here")
     # Before the first activation the station ran the bundle of its settings.
-    _activate(place, place.load_bundle(before["folder"] if before else None), who)
+    activate_bundle(place, place.load_bundle(before["folder"] if before else None), who)
 
 
-def _activate(place: Station, chosen: Bundle, who: str) -> None:
+def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
     """Let a bundle through the golden gate, write its activation down, and see a running screener change to it."""
     from appliance.verdict_log import VerdictLog
     from engines.build import build_inspector

@@ -188,6 +188,11 @@ class VerdictLog:
         """Number of the newest verdict; 0 where there is none."""
         return int(self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM verdicts").fetchone()[0])
 
+    def measured(self) -> int:
+        """How many frames have a verdict that measured them."""
+        sql = "SELECT COUNT(DISTINCT frame_id) FROM verdicts WHERE score IS NOT NULL"
+        return int(self._connection.execute(sql).fetchone()[0])
+
     def newest_measured(self) -> Row | None:
         """The newest verdict whose unseen map was measured."""
         rows = self.verdicts("v.histogram IS NOT NULL", limit=1, newest=True)
@@ -299,6 +304,11 @@ class VerdictLog:
         """Append what happened to the station."""
         with self._transaction() as db:
             db.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (now_utc(), kind, json.dumps(detail)))
+
+    def newest_event(self, kind: str) -> Row | None:
+        """The newest event of a kind, its detail read."""
+        rows = self._rows("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
+        return rows[0] | {"detail": json.loads(rows[0]["detail"])} if rows else None
 
     def table(self, name: str, *, limit: int = 1000) -> list[Row]:
         """The newest rows of specs, labels, bundles or events, newest first."""

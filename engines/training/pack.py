@@ -80,6 +80,7 @@ def pack(
     name: str,
     stretch: StretchParams,
     training: Mapping[str, str],
+    spec: float | None = None,
     report: Callable[[str], None] = print,
 ) -> Bundle:
     """Quantise three networks and write a bundle.
@@ -92,6 +93,7 @@ def pack(
         name: of the bundle.
         stretch: what the images were stretched with.
         training: free text for bundle.toml.
+        spec: the default limit on the score; None: chosen on the validation frames.
         report: called with one line of progress.
 
     Raises:
@@ -111,9 +113,10 @@ def pack(
             continue
         found = quantize(load_weights(role, weights[role]), calibration, validation, out / file)
         report(f"{file}: {(out / file).stat().st_size / 1e6:.1f} MB, {found}")
-    p_ng = decisive("classifier", outputs_of(out / MODEL_FILES["classifier"], clear.images))
-    level = decisive("regressor", outputs_of(out / MODEL_FILES["regressor"], clear.images))[:, 0]
-    spec = choose_spec(p_ng, level, clear.class_index > 0)
+    if spec is None:
+        p_ng = decisive("classifier", outputs_of(out / MODEL_FILES["classifier"], clear.images))
+        level = decisive("regressor", outputs_of(out / MODEL_FILES["regressor"], clear.images))[:, 0]
+        spec = choose_spec(p_ng, level, clear.class_index > 0)
     threshold = choose_threshold(decisive("unseen", outputs_of(out / MODEL_FILES["unseen"], clean)))
     report(f"spec {spec}, t {threshold:.4f}")
     golden = golden_frames()

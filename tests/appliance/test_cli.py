@@ -39,7 +39,8 @@ def test_every_command_has_help_with_an_example() -> None:
         "run", "screen", "simulate", "train", "evaluate", "doctor", "bundle pack", "bundle verify", "bundle activate",
         "bundle rollback", "bundle list", "engines build", "engines list", "engines bench", "spec show", "spec set",
         "spec whatif", "report agreement", "rank", "overlay", "labels add", "labels list", "labels rename",
-        "labels import", "labels export", "labels propose", "labels accept",
+        "labels import", "labels export", "labels propose", "labels accept", "loop status",
+        "loop next", "loop train",
     ):  # fmt: skip
         assert "Example: umbra" in umbra(*command.split(), "--help").stdout
 
