@@ -8,7 +8,7 @@ STATION ?= station
 REAL_DATA ?= ../shared/data
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo run test lint type fmt bench compare real gpu golden wheel starter clean help
+.PHONY: demo run test lint type fmt bench questions compare real gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -54,6 +54,9 @@ fmt: $(VENV)/.dev ## rewrite in the house style
 
 bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run
+
+questions: $(VENV)/.dev ## what-if and ranking over a million stored frames; five minutes, 3 GB of disk
+	$(BIN)/python -m benchmarks.line.bench_questions $(ARGS)
 
 compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: two to three hours on two cores
 	$(BIN)/python -m benchmarks.training.compare $(ARGS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.columns import columns
+from appliance.labels import standing
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines.histograms import Bounds, m_alpha, m_thresh
@@ -39,16 +40,14 @@ def what_if(
     return found
 
 
-_SQL = """
-WITH newest AS (SELECT frame_id, MAX(seq) AS seq FROM verdicts GROUP BY frame_id),
-     named AS (SELECT frame_id, class, MAX(id) FROM labels
-              WHERE class IS NOT NULL AND origin = 'person' GROUP BY frame_id)
-SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, named.class AS label, COUNT(*) AS n
-FROM newest JOIN verdicts v ON v.seq = newest.seq JOIN frames f ON f.id = v.frame_id
-LEFT JOIN named ON named.frame_id = v.frame_id
-WHERE v.score IS NOT NULL AND (? IS NULL OR f.product = ?)
-GROUP BY 1, 2, 3, 4
+# Of a group the columns beside MAX(seq) are those of its newest row; all of them stand in the index verdicts_for_whatif.
+_NEWEST = """
+SELECT frame_id, MAX(seq), verdict, class = 'Error' AS failed, score FROM verdicts {where} GROUP BY frame_id
 """
+_COUNTS = f"""
+SELECT verdict, failed, score > ? AS above, COUNT(*) AS n FROM ({_NEWEST}) WHERE score IS NOT NULL GROUP BY 1, 2, 3
+"""  # noqa: S608  (constants)
+_OF_PRODUCT = "WHERE frame_id IN (SELECT id FROM frames WHERE product = ?)"
 
 
 def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) -> dict[str, Any]:
@@ -57,17 +56,30 @@ def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) 
     Frames that were not measured, and those of class Error, keep their verdict whatever the limit.
     """
     before, after = {"PASS": 0, "FAIL": 0, "RETEST": 0}, {"PASS": 0, "FAIL": 0, "RETEST": 0}
-    labelled, overkill, escapes = 0, 0, 0
-    for row in log.database.query(_SQL, (spec, product, product)):
-        verdict = row["verdict"] if row["failed"] else ("FAIL" if row["above"] else "PASS")
+    where, values = ("", ()) if product is None else (_OF_PRODUCT, (product,))
+    for row in log.database.query(_COUNTS.format(where=where), (spec, *values)):
         before[row["verdict"]] += row["n"]
-        after[verdict] += row["n"]
-        if row["label"] is not None:
-            labelled += row["n"]
-            overkill += row["n"] * (row["label"] == "OK" and verdict != "PASS")
-            escapes += row["n"] * (row["label"] != "OK" and verdict == "PASS")
+        after[_would(row)] += row["n"]
+    labelled, overkill, escapes = 0, 0, 0
+    for frame_id, given in log.labels().items():
+        holds = standing(given).label
+        if holds is None or holds.class_name is None:
+            continue
+        [row] = log.database.query(
+            "SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, v.score, f.product FROM verdicts v "
+            "JOIN frames f ON f.id = v.frame_id WHERE v.frame_id = ? ORDER BY v.seq DESC LIMIT 1", (spec, frame_id),
+        )  # fmt: skip
+        if row["score"] is None or product not in (None, row["product"]):
+            continue
+        labelled += 1
+        overkill += holds.class_name == "OK" and _would(row) != "PASS"
+        escapes += holds.class_name != "OK" and _would(row) == "PASS"
     return {"spec": spec, "product": product, "given": before, "would": after,
             "labelled": labelled, "overkill": overkill, "escapes": escapes}  # fmt: skip
+
+
+def _would(row: Mapping[str, Any]) -> str:
+    return str(row["verdict"]) if row["failed"] else ("FAIL" if row["above"] else "PASS")
 
 
 def _unseen_what_if(
