@@ -49,7 +49,7 @@ def rank(
     order = order[np.lexsort((held.frame_id[order], -value[order]))]
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
-        chosen = diverse(_described(place, held, order), wanted.offset + wanted.count)[wanted.offset :]
+        chosen = diverse(_described(place, held, order, newest["t"]), wanted.offset + wanted.count)[wanted.offset :]
     return [_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen]
 
 
@@ -74,9 +74,9 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
 
 
 def _described(
-    place: Station, held: Columns, order: NDArray[np.intp]
+    place: Station, held: Columns, order: NDArray[np.intp], t: float
 ) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
-    """Rows in order with the descriptions of their maps, where pictures are kept."""
+    """Rows in order with the descriptions of their maps; None where nothing is above t, or no picture is kept."""
     if not place.images.exists():
         yield from ((int(i), None) for i in order)
         return
@@ -85,7 +85,7 @@ def _described(
             pictures = store.get(int(held.frame_id[i]))
             png = pictures[1] if pictures else None
             unseen_map = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-            yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8))
+            yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8), t)
 
 
 def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any]:

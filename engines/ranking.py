@@ -46,19 +46,28 @@ def m_alpha_middle(histograms: Histograms, alpha: float) -> NDArray[np.float64]:
     return weighted_sums(histograms, (middles**alpha)[:, None])[:, 0]
 
 
-def describe(unseen_map: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Where and in what shape S is high: (224, 224) uint8 -> (784,) float32 of length 1, or 0 where S is 0 everywhere."""
-    small = cv2.resize(unseen_map.astype(np.float32), (DESCRIBED_SIDE, DESCRIBED_SIDE), interpolation=cv2.INTER_AREA)
+def describe(unseen_map: NDArray[np.uint8], threshold: float) -> NDArray[np.float32] | None:
+    """Where and in what shape something is unseen: what is above t, as area means of 8x8 pixels, blurred.
+
+    Args:
+        unseen_map: (224, 224) uint8, S times 255.
+        threshold: t, in (0, 1).
+
+    Returns:
+        (784,) float32 of length 1; None where nothing is above t.
+    """
+    above = np.where(unseen_map > threshold * 255, unseen_map, 0).astype(np.float32)
+    small = cv2.resize(above, (DESCRIBED_SIDE, DESCRIBED_SIDE), interpolation=cv2.INTER_AREA)
     blurred = cv2.GaussianBlur(small, (0, 0), 1.0).reshape(-1)
     length = float(np.linalg.norm(blurred))
-    return np.asarray(blurred / length if length else blurred, np.float32)
+    return np.asarray(blurred / length, np.float32) if length else None
 
 
 def diverse(descriptions: Iterable[tuple[int, NDArray[np.float32] | None]], count: int) -> list[int]:
     """The first `count` frames of an order that do not show what one before them shows.
 
     Args:
-        descriptions: (number of the frame, what describe gave of it, None where nobody knows), in order; read only as far
+        descriptions: (number of the frame, what describe gave of it), in order; read only as far
             as needed.
         count: frames wanted.
     """
