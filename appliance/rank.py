@@ -17,7 +17,7 @@ from appliance.images import ImageStore
 from appliance.labels import Label, standing
 from appliance.order import Metric, Wanted
 from appliance.station import Station
-from appliance.verdict import Row
+from appliance.verdict import Row, per_pixel
 from appliance.verdict_log import VerdictLog
 from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
 
@@ -94,4 +94,5 @@ def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str,
     return {
         "frame_id": row["frame_id"], "frame": row["name"], "product": row["product"], "lot": row["lot"],
         "m_alpha": row["m_alpha"], "m_thresh": row["m_thresh"], "rois": rois, "seq": seq, "metric": metric.value, "value": value,
+        "per_pixel": per_pixel(row),
     }  # fmt: skip

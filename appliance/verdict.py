@@ -84,6 +84,13 @@ def _regions(measurement: Measurement, frame: Frame) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def per_pixel(row: Mapping[str, Any]) -> dict[str, float] | None:
+    """M_thresh and M_alpha divided by the pixels of the unseen map; None where it was not measured."""
+    if row["t"] is None:
+        return None
+    return {name: round(row[name] / IMAGE_SIDE**2, 9) for name in ("m_thresh", "m_alpha")}
+
+
 def document(row: Mapping[str, Any]) -> dict[str, Any]:
     """The schema-1 document of a row. Its fields and their order are a contract (docs/verdict.md)."""
     measured, noisy = row["t"] is not None, row["noise_sigma"] is not None

@@ -20,7 +20,7 @@ from appliance.api.access import ReadLog, StationOf, open_log
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
 from appliance.station import Station
-from appliance.verdict import Row, document
+from appliance.verdict import Row, document, per_pixel
 from appliance.verdict_log import VerdictLog
 
 LARGEST_SEQ = 2**63 - 1
@@ -157,7 +157,8 @@ def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[
     labels = log.labels(row["frame_id"]).get(row["frame_id"], [])
     holds = standing(labels)
     return _item(row) | {
-        "rois": regions, "histogram": histogram, "labels": [fields_of(label) for label in labels],
+        "rois": regions, "histogram": histogram, "unseen_per_pixel": per_pixel(row),
+        "labels": [fields_of(label) for label in labels],
         "label": fields_of(holds.label) if holds.label else None, "disputed": holds.disputed,
     }  # fmt: skip
 

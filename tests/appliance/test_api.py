@@ -136,6 +136,8 @@ def test_one_verdict_has_its_regions_and_histogram(http: httpx.Client) -> None:
     [verdict] = http.get("/v1/verdicts?file=f0.tif").json()["verdicts"]
     whole = http.get(f"/v1/verdicts/{verdict['seq']}").json()
     assert sum(whole["histogram"]) == 224 * 224
+    for name, value in whole["unseen_per_pixel"].items():
+        assert value == pytest.approx(whole["unseen"][name] / 224**2, abs=1e-9)
     assert len(whole["rois"]) == verdict["unseen"]["rois"]
     for number in (0, 99999, -1):
         assert http.get(f"/v1/verdicts/{number}").status_code == 404
