@@ -17,7 +17,7 @@ from kernels import IMAGE_SIDE
 
 STRIDE = 4
 CELLS = IMAGE_SIDE // STRIDE
-WIDTHS = (24, 48, 96, 128)
+WIDTHS, MERGED = (16, 32, 64, 96), 32
 STEPS, BATCH, RATE = 600, 8, 2e-3  # the same for every training, whatever its images: about 160 epochs of 30 images
 FOCAL_POWER, FOCAL_FALL = 2.0, 4.0  # alpha and beta of the paper's heat-map loss
 SIZE_WEIGHT = 0.5
@@ -63,9 +63,9 @@ class CenterNet(nn.Module):
         self.down = nn.ModuleList(
             _block(a, b, 2) for a, b in zip((WIDTHS[0], *WIDTHS[1:]), (*WIDTHS[1:], WIDTHS[-1]), strict=True)
         )
-        self.lateral = nn.ModuleList(nn.Conv2d(width, 64, 1) for width in (*WIDTHS[1:], WIDTHS[-1]))
-        self.smooth = _block(64, 64)
-        self.heads = nn.Conv2d(64, classes + 4, 1)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, MERGED, 1) for width in (*WIDTHS[1:], WIDTHS[-1]))
+        self.smooth = _block(MERGED, MERGED)
+        self.heads = nn.Conv2d(MERGED, classes + 4, 1)
         nn.init.constant_(self.heads.bias[:classes], -2.19)  # type: ignore[index]  # P 0.1, as the paper starts
 
     def forward(self, x: Tensor) -> Tensor:
