@@ -193,7 +193,7 @@ def main() -> None:
     """Run the command line; errors that have a name end with one line and exit code 1."""
     try:
         app()
-    except (ApplianceError, EngineError, KernelError) as error:
+    except (ApplianceError, EngineError, KernelError, OSError) as error:
         talk().print(f"[red]umbra:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(1)
 

@@ -133,6 +133,7 @@ def bundle_rollback(
 ) -> None:
     """Go back to the bundle that was active before, through the golden gate, as `activate` does."""
     from appliance.station import Station
+    from appliance.switch import check_identity
     from appliance.verdict_log import VerdictLog
 
     place = Station.open(station)
@@ -142,7 +143,10 @@ def bundle_rollback(
     if before is None and first is None:
         raise ApplianceError(f"station {station}: no bundle was ever activated here")
     # Before the first activation the station ran the bundle of its settings.
-    activate_bundle(place, place.load_bundle(before["folder"] if before else None), who)
+    chosen = place.load_bundle(before["folder"] if before else None)
+    if before is not None:
+        check_identity(chosen, before)
+    activate_bundle(place, chosen, who)
 
 
 def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
@@ -172,7 +176,7 @@ def _followed(place: Station, chosen: Bundle, number: int) -> str:
         seen = state.get("activation")
         if seen is None and "activation" in state:
             return f"; the running screener keeps {state['bundle']}, which it was started with"
-        if state.get("bundle") == chosen.identity:
+        if seen and (seen["id"] or 0) >= number and not seen["building"] and state.get("bundle") == chosen.identity:
             return "; the running screener uses it"
         if seen and seen["id"] == number and seen["refused"]:
             raise ApplianceError(

@@ -27,11 +27,12 @@ from appliance.terminal import (
 )
 
 if TYPE_CHECKING:
-    from appliance.labels import Box
+    from appliance.labels import Box, Label
 
 labels_app = typer.Typer(help="What people say of frames: classes, levels and boxes; nothing is overwritten.",
                          no_args_is_help=True)  # fmt: skip
 WhoOption = Annotated[str, typer.Option(help="Who says so.")]
+PROPOSED_AT_ONCE = 200  # labels in a transaction: the screener waits for it
 USER = os.environ.get("USER", "unknown")
 
 
@@ -53,6 +54,7 @@ def labels_add(
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 in pixels of the frame, and :class.")] = None,
     who: WhoOption = USER,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
+    empty: Annotated[bool, typer.Option("--empty", help="There is nothing to draw a box around.")] = False,
     settles: Annotated[bool, typer.Option("--settles", help="Ends a dispute over this frame.")] = False,
     station: StationOption = DEFAULT_STATION,
 ) -> None:
@@ -65,7 +67,7 @@ def labels_add(
 
     drawn = [_box(text) for text in box or ()]
     label = Label(class_name=class_name, level=level, boxes=tuple(b for b, _ in drawn), who=who, at=now_utc(), note=note,
-                  box_classes=tuple(name for _, name in drawn), settles=settles)  # fmt: skip
+                  box_classes=tuple(name for _, name in drawn), settles=settles, empty=empty)  # fmt: skip
     with closing(VerdictLog(Station.open(station).database)) as log:
         import_labels(log, [Incoming(path=frame, labels=(label,))], who=who, source="label")
     say(f"label of {frame} by {who}")
@@ -120,7 +122,7 @@ def labels_rename(
     station: StationOption = DEFAULT_STATION,
     who: WhoOption = USER,
 ) -> None:
-    """Call a class of boxes by another name, in labels given and to come; what was said stays in the log."""
+    """Give a class of boxes another name in all labels so far; what was said stays in the log."""
     from appliance.labels import renaming
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
@@ -186,16 +188,18 @@ def labels_propose(
     with closing(VerdictLog(place.database)) as log:
         chosen = find_bundle(bundle, place, log)
         frames = candidates(log, chosen.identity, product=product, lot=lot)
-        made = []
+        made = 0
+        batch: list[tuple[int, Label]] = []
         with progress_bar(talk()) as progress:
             task = progress.add_task("proposing", total=len(frames))
             for frame, label in proposals(place, chosen, frames, least=least) if frames else ():
-                made += [] if label is None else [(frame["id"], label)]
+                batch += [] if label is None else [(frame["id"], label)]
+                if len(batch) >= PROPOSED_AT_ONCE:
+                    made += len(log.add_labels(batch))
+                    batch = []
                 progress.advance(task)
-        log.add_labels(made)
-    say(
-        f"{len(made)} proposals by {chosen.identity}; {len(frames) - len(made)} frames without (not sure, or no picture kept)"
-    )
+        made += len(log.add_labels(batch))
+    say(f"{made} proposals by {chosen.identity}; {len(frames) - made} frames without (not sure, or no picture kept)")
 
 
 @labels_app.command("accept", epilog="Example: umbra labels accept P/L7/d118.tif --who jo")

@@ -8,7 +8,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations
+from typing import Any, NamedTuple
 
 from appliance.errors import ApplianceError
 from engines.classes import CLASSES
@@ -45,6 +46,7 @@ class Label:
         note: or None.
         origin: a person or a proposal.
         settles: earlier labels of the frame are no longer part of a dispute.
+        empty: there is nothing to draw a box around; without it no boxes mean that nobody drew any, unless the class is OK.
         id: in the log; None before it is stored.
     """
 
@@ -57,18 +59,32 @@ class Label:
     note: str | None = None
     origin: Origin = Origin.PERSON
     settles: bool = False
+    empty: bool = False
     id: int | None = None
 
     @property
     def says_where(self) -> bool:
         """Whether an empty list of boxes means that there is nothing, and not that nobody drew one."""
-        return bool(self.boxes) or self.class_name in (None, "OK")
+        return bool(self.boxes) or self.empty or self.class_name == "OK"
 
     @property
     def content(self) -> tuple[object, ...]:
         """All that it says, without its number: equal labels are one label, however often they are imported."""
         return (self.class_name, self.level, self.boxes, self.box_classes, self.who, self.at, self.note, self.origin,
-                self.settles)  # fmt: skip
+                self.settles, self.empty)  # fmt: skip
+
+
+class Rename(NamedTuple):
+    """A class of boxes that was given another name.
+
+    Attributes:
+        old, new: names.
+        last_label: number of the newest label at that time; later ones mean what they say.
+    """
+
+    old: str
+    new: str
+    last_label: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,7 @@ class Standing:
 
 
 def label_of(row: Mapping[str, Any]) -> Label:
-    """A label from its row in the log, or from the same fields in a file (`box_classes`, `origin`, `settles` may lack).
+    """A label from its row in the log, or from the same fields in a file (`box_classes`, `origin`, `settles`, `empty` may lack).
 
     Raises:
         LabelError: a field is missing, or is not what it should be.
@@ -101,7 +117,8 @@ def label_of(row: Mapping[str, Any]) -> Label:
             class_name=row.get("class"), level=None if row.get("level") is None else float(row["level"]), boxes=read,
             box_classes=tuple(None if c is None else str(c) for c in classes or [None] * len(read)),
             who=str(row["who"]), at=str(row["at"]), note=row.get("note"),
-            origin=Origin(row.get("origin") or Origin.PERSON), settles=bool(row.get("settles")), id=row.get("id"),
+            origin=Origin(row.get("origin") or Origin.PERSON), settles=bool(row.get("settles")),
+            empty=bool(row.get("empty")), id=row.get("id"),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise LabelError(f"label {json.dumps(dict(row), default=str)[:200]}: {error!r}") from error
@@ -117,7 +134,7 @@ def fields_of(label: Label) -> dict[str, Any]:
     return {
         "id": label.id, "class": label.class_name, "level": label.level, "boxes": [list(box) for box in label.boxes],
         "box_classes": list(label.box_classes), "who": label.who, "at": label.at, "note": label.note,
-        "origin": label.origin.value, "settles": label.settles,
+        "origin": label.origin.value, "settles": label.settles, "empty": label.empty,
     }  # fmt: skip
 
 
@@ -140,6 +157,10 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
     for name in (label.who, *label.box_classes):
         if name is not None and not (0 < len(name) <= LONGEST_NAME and name.strip() == name):
             raise LabelError(f"name {name!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them")
+    if label.empty and label.boxes:
+        raise LabelError(f"{len(label.boxes)} boxes, and that there is nothing to draw one around")
+    if label.class_name is None and label.level is None and not (label.says_where or label.settles or label.note):
+        raise LabelError("says nothing: wanted a class, a level, boxes, or that there is nothing to draw one around")
     if size is None:
         if label.boxes:
             raise LabelError("boxes on a file that could not be read")
@@ -188,13 +209,17 @@ def _same_boxes(a: Label, b: Label) -> bool:
 def standing(labels: Sequence[Label]) -> Standing:
     """What holds of a frame whose labels are given, oldest first.
 
-    The newest label of a person holds. Each person's newest counts in a dispute; a label that settles it ends it.
+    The newest label of a person holds. In a dispute stands what each person said last of class, level and where, each
+    against each other; a label that settles it ends it.
     """
     people = [label for label in labels if label.origin is Origin.PERSON]
     proposals = [label for label in labels if label.origin is Origin.PROPOSAL]
     settled = max((i for i, label in enumerate(people) if label.settles), default=0)
-    newest = {label.who: label for label in people[settled:]}
-    disputed = any(disagree(people[-1], other) for other in newest.values())
+    said: dict[str, list[Label]] = defaultdict(list)
+    for label in people[settled:]:
+        said[label.who].append(label)
+    opinions = [one for labels_of_one in said.values() if (one := _together(labels_of_one)) is not None]
+    disputed = any(disagree(a, b) for a, b in combinations(opinions, 2))
     return Standing(_together(people), proposals[-1] if proposals else None, disputed)
 
 
@@ -207,26 +232,25 @@ def _together(labels: Sequence[Label]) -> Label | None:
     where = [label for label in labels if label.says_where] or [labels[-1]]
     return replace(
         labels[-1], class_name=classes[-1] if classes else None, level=levels[-1] if levels else None,
-        boxes=where[-1].boxes, box_classes=where[-1].box_classes,
+        boxes=where[-1].boxes, box_classes=where[-1].box_classes, empty=where[-1].empty,
     )  # fmt: skip
 
 
-def by_frame(rows: Iterable[Mapping[str, Any]], renames: Sequence[tuple[str, str]] = ()) -> dict[int, list[Label]]:
+def by_frame(rows: Iterable[Mapping[str, Any]], renames: Sequence[Rename] = ()) -> dict[int, list[Label]]:
     """Labels of the log by the number of their frame, oldest first, with the names that classes have now."""
     found: dict[int, list[Label]] = defaultdict(list)
     for row in rows:
         label = label_of(row)
-        found[row["frame_id"]].append(
-            replace(label, box_classes=tuple(name_now(name, renames) for name in label.box_classes))
-        )
+        names = tuple(name_now(name, row["id"], renames) for name in label.box_classes)
+        found[row["frame_id"]].append(replace(label, box_classes=names))
     return dict(found)
 
 
-def name_now(name: str | None, renames: Sequence[tuple[str, str]]) -> str | None:
-    """What a class of boxes is called after all renamings (old, new), in the order in which they were made."""
-    for old, new in renames:
-        if name == old:
-            name = new
+def name_now(name: str | None, label_id: int, renames: Sequence[Rename]) -> str | None:
+    """What a class of boxes in a label is called now: renamings hold for the labels that were there when they were made."""
+    for rename in renames:
+        if name == rename.old and label_id <= rename.last_label:
+            name = rename.new
     return name
 
 

@@ -100,12 +100,14 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE labels ADD COLUMN box_classes TEXT;
     ALTER TABLE labels ADD COLUMN origin TEXT NOT NULL DEFAULT 'person' CHECK (origin IN ('person', 'proposal'));
     ALTER TABLE labels ADD COLUMN settles INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE labels ADD COLUMN empty INTEGER NOT NULL DEFAULT 0;
     CREATE TRIGGER labels_are_kept BEFORE DELETE ON labels BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
 
     CREATE TABLE class_names (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         old TEXT NOT NULL,
         new TEXT NOT NULL,
+        last_label INTEGER NOT NULL,
         who TEXT NOT NULL,
         at TEXT NOT NULL
     );

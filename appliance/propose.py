@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 
 import cv2
 import numpy as np
 
-from appliance.images import ImageStore
+from appliance.images import kept_pictures
 from appliance.labels import Box, Label, LabelError, Origin, standing
 from appliance.station import Station
 from appliance.verdict import Row, now_utc
@@ -32,7 +31,7 @@ def candidates(log: VerdictLog, bundle: str, *, product: str | None = None, lot:
         for frame_id, given in labels.items()
         if (holds := standing(given)).label is not None or (holds.proposal is not None and holds.proposal.who == bundle)
     }
-    where = "id IN (SELECT frame_id FROM verdicts WHERE histogram IS NOT NULL)"
+    where = "width IS NOT NULL AND id IN (SELECT frame_id FROM verdicts WHERE score IS NOT NULL)"
     where += " AND (? IS NULL OR product = ?) AND (? IS NULL OR lot = ?)"
     frames = log.frames(where, [product, product, lot, lot])
     return [row for row in reversed(frames) if row["id"] not in done]
@@ -54,10 +53,9 @@ def proposals(
     engines = OpenVinoEngines(
         bundle, precision=place.precision, cache=place.engines, threads=place.settings.engine.threads
     )
-    with closing(ImageStore(place.images, readonly=True)) as store:
-        for frame in frames:
-            pictures = store.get(frame["id"])
-            yield frame, None if pictures is None else _label(engines, bundle, pictures[0], frame, least)
+    for frame in frames:
+        kept = kept_pictures(place.images, frame["id"])
+        yield frame, None if kept is None else _label(engines, bundle, kept[0], frame, least)
 
 
 def _label(engines: OpenVinoEngines, bundle: Bundle, png: bytes, frame: Row, least: float) -> Label | None:

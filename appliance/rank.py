@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from typing import Any
 
 import cv2
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.columns import Columns, columns
-from appliance.images import ImageStore
+from appliance.images import kept_pictures
 from appliance.labels import Label, standing
 from appliance.order import Metric, Wanted
 from appliance.station import Station
@@ -77,15 +76,11 @@ def _described(
     place: Station, held: Columns, order: NDArray[np.intp], t: float
 ) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
     """Rows in order with the descriptions of their maps; None where nothing is above t, or no picture is kept."""
-    if not place.images.exists():
-        yield from ((int(i), None) for i in order)
-        return
-    with closing(ImageStore(place.images, readonly=True)) as store:
-        for i in order:
-            pictures = store.get(int(held.frame_id[i]))
-            png = pictures[1] if pictures else None
-            unseen_map = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-            yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8), t)
+    for i in order:
+        kept = kept_pictures(place.images, int(held.frame_id[i]))
+        png = kept[1] if kept else None
+        unseen_map = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+        yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8), t)
 
 
 def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any]:

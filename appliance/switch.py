@@ -9,11 +9,21 @@ from appliance import log as events
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
-from engines import Inspector
+from engines import Bundle, BundleError, Inspector
 from engines.build import build_inspector
 from engines.errors import EngineError
 
 _log = events.get()
+
+
+def check_identity(chosen: Bundle, activation: Row) -> None:
+    """Refuse another bundle under the name of the one that was activated.
+
+    Raises:
+        BundleError: the folder holds another one now.
+    """
+    if chosen.identity != activation["identity"]:
+        raise BundleError(f"{activation['folder']}: holds {chosen.identity}, {activation['identity']} was activated")
 
 
 class BundleSwitch:
@@ -38,22 +48,27 @@ class BundleSwitch:
             if newest is None or (self._seen is not None and newest["id"] == self._seen["id"]):
                 return None
             self._seen, self._refused = newest, None
-            self._building = self._pool.submit(self._build, newest["folder"])
+            self._building = self._pool.submit(self._build, newest)
             return None
         if not self._building.done():
             return None
         building, self._building = self._building, None
+        newest = log.activation()
+        if newest is not None and self._seen is not None and newest["id"] != self._seen["id"]:
+            return None  # another one was activated meanwhile: that one counts
         try:
             return building.result()
-        except EngineError as error:
+        except (EngineError, OSError) as error:
             self._refused = str(error)
             log.add_event(events.BUNDLE_REFUSED, reason=self._refused)
             _log.error(events.BUNDLE_REFUSED, reason=self._refused)
             return None
 
-    def _build(self, folder: str) -> Inspector:
+    def _build(self, activation: Row) -> Inspector:
+        chosen = self._station.load_bundle(activation["folder"])
+        check_identity(chosen, activation)
         return build_inspector(
-            self._station.load_bundle(folder), precision=self._station.precision, cache=self._station.engines,
+            chosen, precision=self._station.precision, cache=self._station.engines,
             threads=self._station.settings.engine.threads,
         )  # fmt: skip
 

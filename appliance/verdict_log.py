@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from sqlite_utils import Database
 
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.frame import Frame
-from appliance.labels import Label, by_frame, fields_of, label_of
+from appliance.labels import Label, Rename, by_frame, fields_of
 from appliance.migrations import MIGRATIONS
 from appliance.verdict import Row, now_utc
 
@@ -54,6 +56,27 @@ def file_system_of(path: Path) -> str:
     return found
 
 
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process makes or migrates a log at a time: SQLite waits for no lock when it turns a file into WAL."""
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of an SQL script; a trigger's body holds semicolons of its own."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if statement.strip() and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
 class VerdictLog:
     """The log, open for writing (the screener; labels and specs from the API) or for reading only.
 
@@ -77,9 +100,10 @@ class VerdictLog:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA foreign_keys=ON")
             if not readonly:
-                self._connection.execute("PRAGMA journal_mode=WAL")
+                with _alone(path):
+                    self._connection.execute("PRAGMA journal_mode=WAL")
+                    self._migrate()
                 self._connection.execute("PRAGMA synchronous=FULL")
-                self._migrate()
             self.database = Database(self._connection)
             self._check_version()
         except sqlite3.DatabaseError as error:
@@ -92,9 +116,24 @@ class VerdictLog:
         self._connection.close()
 
     def _migrate(self) -> None:
+        """Bring the schema up to date; of several processes that open a new station at once, one does it."""
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
+        while version < len(MIGRATIONS):
+            self._connection.execute("BEGIN IMMEDIATE")
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == len(MIGRATIONS):
+                self._connection.execute("COMMIT")
+                return
+            try:
+                # executescript would commit first; complete statements one by one stay in the transaction.
+                for statement in _statements(MIGRATIONS[version]):
+                    self._connection.execute(statement)
+                version += 1
+                self._connection.execute(f"PRAGMA user_version={version}")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
 
     def _check_version(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -252,10 +291,7 @@ class VerdictLog:
             return [self._add_label(db, frame_id, label) for frame_id, label in new]
 
     def _add_label(self, db: sqlite3.Connection, frame_id: int, label: Label) -> int | None:
-        known = [
-            label_of(dict(row)).content for row in db.execute("SELECT * FROM labels WHERE frame_id = ?", (frame_id,))
-        ]
-        if label.content in known:
+        if label.content in [known.content for known in self.labels(frame_id).get(frame_id, ())]:
             return None
         fields = fields_of(label)
         row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name != "id"}
@@ -270,13 +306,17 @@ class VerdictLog:
         return by_frame(rows, self.renames())
 
     def add_rename(self, old: str, new: str, *, who: str) -> None:
-        """Call a class of boxes by another name from now on; labels keep what they said."""
+        """Give a class of boxes another name in all labels so far; the log keeps what they said."""
         with self._transaction() as db:
-            db.execute("INSERT INTO class_names (old, new, who, at) VALUES (?, ?, ?, ?)", (old, new, who, now_utc()))
+            db.execute(
+                "INSERT INTO class_names (old, new, last_label, who, at) "
+                "VALUES (?, ?, (SELECT COALESCE(MAX(id), 0) FROM labels), ?, ?)", (old, new, who, now_utc()),
+            )  # fmt: skip
 
-    def renames(self) -> list[tuple[str, str]]:
-        """All renamings (old, new), in the order in which they were made."""
-        return [(row["old"], row["new"]) for row in self._rows("SELECT old, new FROM class_names ORDER BY id", ())]
+    def renames(self) -> list[Rename]:
+        """All renamings, in the order in which they were made."""
+        rows = self._rows("SELECT old, new, last_label FROM class_names ORDER BY id", ())
+        return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
 
     def add_bundle(self, identity: str, folder: str, *, who: str) -> int:
         """Append an activation; its number."""

@@ -52,6 +52,7 @@ class NewLabel(BaseModel):
     box_classes: list[Name | None] | None = Field(None, max_length=1000, description="one for each box; any names")
     who: Name
     note: Note | None = None
+    empty: bool = Field(False, description="there is nothing to draw a box around")
     settles: bool = Field(False, description="ends a dispute: earlier labels of the frame no longer count in it")
 
     def label(self) -> Label:
@@ -59,7 +60,7 @@ class NewLabel(BaseModel):
         classes = tuple(self.box_classes) if self.box_classes is not None else (None,) * len(self.boxes)
         return Label(
             class_name=self.class_name, level=self.level, boxes=tuple(self.boxes), box_classes=classes, who=self.who,
-            at=now_utc(), note=self.note, settles=self.settles,
+            at=now_utc(), note=self.note, settles=self.settles, empty=self.empty,
         )  # fmt: skip
 
 

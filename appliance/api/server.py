@@ -43,7 +43,9 @@ def serve(root: Path) -> None:
     listener = config.bind_socket()
     port = listener.getsockname()[1]
     address = {"url": f"http://{settings.host}:{port}", "pid": os.getpid()}
-    (root / ADDRESS_FILE).write_text(json.dumps(address), encoding="utf-8")
+    temporary = root / f".{ADDRESS_FILE}.tmp"
+    temporary.write_text(json.dumps(address), encoding="utf-8")
+    temporary.replace(root / ADDRESS_FILE)  # who reads it finds all of it
     server = _Server(config, root)
     app.state.stopping = lambda: server.should_exit
     threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from appliance.labels import Label, LabelError, Standing, checked, standing
+from appliance.labels import UNNAMED, Label, LabelError, Standing, checked, standing
 from appliance.overlay import pictures_of
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
@@ -62,6 +63,10 @@ class Drawn:
         relative: whether boxes are in sides of the frame.
         class_name, level: of the whole frame, or None.
         whole: whether the file's form can say class and level at all.
+        empty: that there is nothing to draw a box around.
+        of: number, in the file, of the label that this was before it may have been changed; None where it is new, or where
+            the form has no more than one for each frame.
+        note, settles: as in a label.
         who, at: where the file knows.
     """
 
@@ -71,6 +76,10 @@ class Drawn:
     class_name: str | None = None
     level: float | None = None
     whole: bool = False
+    empty: bool = False
+    of: int | None = None
+    note: str | None = None
+    settles: bool = False
     who: str | None = None
     at: str | None = None
 
@@ -83,7 +92,7 @@ class Incoming:
         path: of the frame, or its name alone.
         sha256: of its bytes, as an export of Umbra has it; None in other files.
         labels: complete ones, as exported.
-        drawn: in the file's own form; what equals one of `labels` was not changed since and is not new.
+        drawn: in the file's own form; what equals the label that it was made of was not changed since and is not new.
     """
 
     path: str
@@ -161,7 +170,8 @@ def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, so
         try:
             frame = _frame_of(log, one)
             size = (frame["width"], frame["height"]) if frame["width"] else None
-            new += [(frame["id"], label) for label in _labels_of(one, size, who)]
+            known = log.labels(frame["id"]).get(frame["id"], [])
+            new += [(frame["id"], label) for label in _labels_of(one, size, who, known)]
         except LabelError as error:
             problems.append(f"{one.path}: {error}")
     if not frames:
@@ -195,19 +205,25 @@ def frame_named(log: VerdictLog, path: str) -> Row:
         return rows[0]
     rows = log.frames("name = ?", [PurePosixPath(path).name])
     if len({row["path"] for row in rows}) > 1:
-        raise LabelError(f"{len(rows)} frames have this name, the newest are {rows[0]['path']} and {rows[1]['path']}")
+        two = list(dict.fromkeys(row["path"] for row in rows))[:2]
+        raise LabelError(f"{len(rows)} frames have this name, the newest are {two[0]} and {two[1]}")
     if not rows:
         raise LabelError("no such frame in the log")
     return rows[0]
 
 
-def _labels_of(one: Incoming, size: tuple[int, int] | None, who: str) -> Iterator[Label]:
+def _labels_of(one: Incoming, size: tuple[int, int] | None, who: str, known: Sequence[Label]) -> Iterator[Label]:
     """Complete labels, and of the drawn ones those that are new."""
     whole = [checked(label, size) for label in one.labels]
     yield from whole
     for drawn in one.drawn:
-        label = checked(_drawn_label(drawn, size, who), size)
-        if not any(_says_the_same(drawn, label, known) for known in whole):
+        made_of = next((k for k in whole if k.id == drawn.of), None) if drawn.whole else standing(whole).label
+        label = _drawn_label(drawn, size, who)
+        if made_of is not None and _says_the_same(drawn, label, made_of):
+            continue
+        label = checked(label, size)
+        # A file that gives no time says the same thing however often it is read.
+        if drawn.at is not None or all(replace(other, at=label.at).content != label.content for other in known):
             yield label
 
 
@@ -215,16 +231,19 @@ def _drawn_label(drawn: Drawn, size: tuple[int, int] | None, who: str) -> Label:
     """A drawn label in pixels."""
     if drawn.relative and size is None and drawn.boxes:
         raise LabelError("boxes on a file that could not be read")
+    if not all(math.isfinite(v) for box in drawn.boxes for v in box):
+        raise LabelError("a box whose corner is no number")
     sx, sy = size if drawn.relative and size else (1, 1)
     return Label(
-        class_name=drawn.class_name, level=drawn.level, box_classes=drawn.box_classes,
+        class_name=drawn.class_name, level=drawn.level, empty=drawn.empty,
         boxes=tuple((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)) for x0, y0, x1, y1 in drawn.boxes),
-        who=drawn.who or who, at=drawn.at or now_utc(),
+        box_classes=tuple(None if name == UNNAMED else name for name in drawn.box_classes),
+        who=drawn.who or who, at=drawn.at or now_utc(), note=drawn.note, settles=drawn.settles,
     )  # fmt: skip
 
 
 def _says_the_same(drawn: Drawn, label: Label, known: Label) -> bool:
-    """Whether a drawn label is one that the file brought along unchanged."""
+    """Whether a drawn label is the one that it was made of."""
     same_frame = not drawn.whole or (label.class_name, label.level) == (known.class_name, known.level)
     ours, theirs = (sorted(zip(side.boxes, map(str, side.box_classes), strict=True)) for side in (label, known))
     return same_frame and ours == theirs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.exchange import Drawn, Incoming, LabeledFrame
-from appliance.labels import UNNAMED, LabelError, fields_of, label_of
+from appliance.labels import UNNAMED, LabelError, fields_of, label_of, standing
 
 
 def write(frames: Sequence[LabeledFrame], path: Path) -> None:
@@ -63,11 +63,10 @@ def _frame(image: Mapping[str, Any], annotations: list[dict[str, Any]], categori
     corners = [tuple(map(float, annotation["bbox"])) for annotation in annotations]
     names = [categories[annotation["category_id"]] for annotation in annotations]
     drawn = Drawn(
-        boxes=tuple((x, y, x + w, y + h) for x, y, w, h in corners),
-        box_classes=tuple(names),
+        boxes=tuple((x, y, x + w, y + h) for x, y, w, h in corners), box_classes=tuple(names), empty=not annotations
     )
     labels = tuple(label_of(fields) for fields in ours.get("labels", ()))
-    unlabeled = bool(ours) and not any(label.origin == "person" for label in labels) and not annotations
+    unlabeled = bool(ours) and standing(labels).label is None and not annotations
     return Incoming(
         path=str(image["file_name"]), sha256=ours.get("sha256"), labels=labels, drawn=() if unlabeled else (drawn,)
     )

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from appliance.labels import UNNAMED, Label, LabelError, Origin, fields_of, labe
 from engines.classes import CLASSES
 from kernels import IMAGE_SIDE
 
+OWN, PROPOSED = "label-", "proposal-"  # what regions are called after, with the label's number
 UNSEEN = "unseen"  # name of pre-annotated regions
 BOX, CLASS, LEVEL, IMAGE = "box", "class", "level", "image"  # control tags of the labeling interface
 
@@ -52,10 +54,10 @@ def interface(names: Sequence[str]) -> str:
 
 
 def _task(frame: LabeledFrame) -> dict[str, Any]:
-    people = [label for label in frame.labels if label.origin is Origin.PERSON]
+    people = [label for label in frame.labels if label.origin is Origin.PERSON]  # their regions say which they are
     proposals = [label for label in frame.labels if label.origin is Origin.PROPOSAL]
     regions = [(*roi["box"], UNSEEN, roi["peak"]) for roi in frame.rois]
-    predictions = [{"model_version": frame.bundle, "result": _boxes(frame, regions)}] if regions else []
+    predictions = [{"model_version": frame.bundle, "result": _boxes(frame, regions, UNSEEN)}] if regions else []
     predictions += [{"model_version": label.who, "result": _result(frame, label)} for label in proposals]
     image, overlay = frame.pictures or (None, None)
     return {
@@ -75,27 +77,32 @@ def _inline(png: bytes | None) -> str | None:
 
 def _result(frame: LabeledFrame, label: Label) -> list[dict[str, Any]]:
     named = zip(label.boxes, label.box_classes, strict=True)
-    result = _boxes(frame, [(*box, name or UNNAMED, None) for box, name in named])
+    mark = f"{OWN if label.origin is Origin.PERSON else PROPOSED}{label.id}"
+    result = _boxes(frame, [(*box, name or UNNAMED, None) for box, name in named], mark)
     frame_wide = {"to_name": IMAGE, "original_width": IMAGE_SIDE, "original_height": IMAGE_SIDE, "image_rotation": 0}
     if label.class_name is not None:
         result.append(
-            {"id": CLASS, "type": "choices", "from_name": CLASS, "value": {"choices": [label.class_name]}} | frame_wide
+            {"id": f"{mark}-{CLASS}", "type": "choices", "from_name": CLASS, "value": {"choices": [label.class_name]}}
+            | frame_wide
         )
     if label.level is not None:
         result.append(
-            {"id": LEVEL, "type": "number", "from_name": LEVEL, "value": {"number": label.level}} | frame_wide
+            {"id": f"{mark}-{LEVEL}", "type": "number", "from_name": LEVEL, "value": {"number": label.level}}
+            | frame_wide
         )
     return result
 
 
-def _boxes(frame: LabeledFrame, named: Sequence[tuple[int, int, int, int, str, float | None]]) -> list[dict[str, Any]]:
+def _boxes(
+    frame: LabeledFrame, named: Sequence[tuple[int, int, int, int, str, float | None]], mark: str
+) -> list[dict[str, Any]]:
     """Rectangles in percent of the frame."""
     width, height = frame.size or (1, 1)
     found = []
     for number, (x0, y0, x1, y1, name, score) in enumerate(named, start=1):
         value = {"x": 100 * x0 / width, "y": 100 * y0 / height, "width": 100 * (x1 - x0) / width,
                  "height": 100 * (y1 - y0) / height, "rotation": 0, "rectanglelabels": [name]}  # fmt: skip
-        one = {"id": f"{name}-{number}", "type": "rectanglelabels", "from_name": BOX, "to_name": IMAGE,
+        one = {"id": f"{mark}-{number}", "type": "rectanglelabels", "from_name": BOX, "to_name": IMAGE,
                "original_width": IMAGE_SIDE, "original_height": IMAGE_SIDE, "image_rotation": 0, "value": value}  # fmt: skip
         found.append(one if score is None else one | {"score": score})
     return found
@@ -120,7 +127,7 @@ def read(path: Path) -> Iterator[Incoming]:
 def _incoming(task: Mapping[str, Any]) -> Incoming:
     data = task["data"]
     ours = data.get("umbra") or {}
-    said = [a for a in task.get("annotations", ()) if not (a.get("was_cancelled") or a.get("skipped"))]
+    said = [a for a in task.get("annotations", ()) if a["result"] and not (a.get("was_cancelled") or a.get("skipped"))]
     return Incoming(
         path=str(data.get("path") or data["image"]), sha256=ours.get("sha256"),
         labels=tuple(label_of(fields) for fields in ours.get("labels", ())), drawn=tuple(map(_drawn, said)),
@@ -138,11 +145,19 @@ def _drawn(annotation: Mapping[str, Any]) -> Drawn:
     boxes, classes, levels = results.values()
     return Drawn(
         boxes=tuple(map(_corners, boxes)), box_classes=tuple(box["value"]["rectanglelabels"][0] for box in boxes),
-        relative=True, class_name=classes[0]["value"]["choices"][0] if classes else None,
+        relative=True, of=_made_of(annotation), class_name=classes[0]["value"]["choices"][0] if classes else None,
         level=float(levels[0]["value"]["number"]) if levels else None, whole=True,
         who=person or (f"label-studio:{by}" if isinstance(by, int) else None),
         at=_time(annotation.get("updated_at") or annotation.get("created_at")),
     )  # fmt: skip
+
+
+def _made_of(annotation: Mapping[str, Any]) -> int | None:
+    """Number of the label whose regions an annotation has; None where all of it was drawn anew."""
+    for one in annotation["result"]:
+        if found := re.match(rf"{OWN}(\d+)-", str(one.get("id", ""))):
+            return int(found[1])
+    return None
 
 
 def _corners(result: Mapping[str, Any]) -> tuple[float, float, float, float]:

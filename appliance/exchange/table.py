@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from appliance.exchange import Drawn, Incoming, LabeledFrame
-from appliance.labels import Label, LabelError, fields_of, label_of
+from appliance.labels import Label, LabelError, Origin, fields_of, label_of
 
 CORNERS = ("x0", "y0", "x1", "y1")
-COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles")
+COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles",
+           "empty")  # fmt: skip
 
 
 def write(frames: Sequence[LabeledFrame], path: Path) -> None:
@@ -22,7 +24,7 @@ def write(frames: Sequence[LabeledFrame], path: Path) -> None:
             for label in frame.labels:
                 row = {"file": frame.path, "sha256": frame.sha256, "label": label.id}
                 row |= {name: fields_of(label)[name] for name in ("class", "level", "who", "at", "note", "origin")}
-                row["settles"] = int(label.settles)
+                row |= {"settles": int(label.settles), "empty": int(label.empty)}
                 for box, name in zip(label.boxes, label.box_classes, strict=True):
                     writer.writerow(row | {"box_class": name} | dict(zip(CORNERS, box, strict=True)))
                 if not label.boxes:
@@ -32,7 +34,7 @@ def write(frames: Sequence[LabeledFrame], path: Path) -> None:
 def read(path: Path) -> Iterator[Incoming]:
     """What a CSV file says: as write has it, or with no more than `file` and what is known of it.
 
-    Rows of one label stand together under its number; without numbers, rows of one file are one label.
+    Rows that agree in all but the box are one label.
 
     Raises:
         LabelError: no such columns, a number that is none, or a box that is not whole.
@@ -49,7 +51,9 @@ def read(path: Path) -> Iterator[Incoming]:
                 raise LabelError(f"{path}: column {min(strange)}, wanted some of {', '.join(COLUMNS)}")
             for row in reader:
                 labels = found.setdefault((row["file"], row.get("sha256") or ""), {})
-                labels.setdefault(row.get("label") or "", []).append(row)
+                # Rows of one label stand together; without a number, rows that say the same but for the box.
+                key = json.dumps([row.get(name) or "" for name in COLUMNS if name not in ("box_class", *CORNERS)])
+                labels.setdefault(key, []).append(row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{path}: {error}") from error
     for (name, sha256), labels in found.items():
@@ -58,7 +62,7 @@ def read(path: Path) -> Iterator[Incoming]:
             bare = [rows for rows in labels.values() if rows not in whole]
             yield Incoming(path=name, sha256=sha256 or None, labels=tuple(map(_label, whole)),
                            drawn=tuple(map(_drawn, bare)))  # fmt: skip
-        except (ValueError, LabelError) as error:
+        except (ValueError, TypeError, LabelError) as error:
             raise LabelError(f"{path}: {name}: {error}") from error
 
 
@@ -80,14 +84,17 @@ def _label(rows: Sequence[Mapping[str, str]]) -> Label:
         "class": first.get("class") or None, "level": float(first["level"]) if first.get("level") else None,
         "boxes": [box for box, _ in boxes], "box_classes": [name for _, name in boxes], "who": first["who"],
         "at": first["at"], "note": first.get("note") or None, "origin": first.get("origin") or None,
-        "settles": first.get("settles") == "1",
+        "settles": first.get("settles") == "1", "empty": first.get("empty") == "1",
     })  # fmt: skip
 
 
 def _drawn(rows: Sequence[Mapping[str, str]]) -> Drawn:
     first, boxes = rows[0], _boxes(rows)
+    if (first.get("origin") or Origin.PERSON) != Origin.PERSON:
+        raise ValueError(f"origin {first['origin']} without who and at")
     return Drawn(
         boxes=tuple(box for box, _ in boxes), box_classes=tuple(name for _, name in boxes),
         class_name=first.get("class") or None, level=float(first["level"]) if first.get("level") else None, whole=True,
+        note=first.get("note") or None, settles=first.get("settles") == "1", empty=first.get("empty") == "1",
         who=first.get("who") or None, at=first.get("at") or None,
     )  # fmt: skip

@@ -89,6 +89,86 @@ def test_boxes_changed_in_another_program_become_a_new_label(log: VerdictLog, tm
     assert holds.boxes[1] == (10, 20, 40, 60)
 
 
+def as_exported(log: VerdictLog, tmp_path: Path, name: str, frames: list[int]) -> tuple[Path, Any]:
+    path = tmp_path / "exported"
+    format_named(name).write(labeled_frames(log, frames), path)
+    return path, json.loads(path.read_text())
+
+
+def imported(log: VerdictLog, path: Path, name: str, made: Any) -> int:
+    path.write_text(json.dumps(made))
+    return import_labels(log, format_named(name).read(path), who="max", source=name).added
+
+
+def test_boxes_moved_back_to_an_earlier_state_are_a_new_label(log: VerdictLog, tmp_path: Path) -> None:
+    log.add_labels([(1, replace(JO, class_name="Spot", at="2026-01-05", boxes=((50, 50, 70, 70),)))])
+    path, made = as_exported(log, tmp_path, "coco", [1])
+    made["annotations"][0]["bbox"] = [10, 20, 40, 40]  # as jo's first label had it
+    assert imported(log, path, "coco", made) == 1
+    holds = standing(log.labels(1)[1]).label
+    assert holds is not None
+    assert holds.boxes == JO.boxes
+    made["annotations"] = []  # all of them deleted
+    assert imported(log, path, "coco", made) == 1
+    holds = standing(log.labels(1)[1]).label
+    assert holds is not None
+    assert (holds.boxes, holds.empty) == ((), True)
+
+
+def test_an_annotation_changed_until_it_agrees_is_a_new_label(log: VerdictLog, tmp_path: Path) -> None:
+    path, [task] = as_exported(log, tmp_path, "label_studio", [1])
+    assert standing(log.labels(1)[1]).disputed
+    jo, ann = task["annotations"]
+    changed = [dict(one, id=one["id"].replace("label-1-", "label-2-")) for one in jo["result"]]
+    ann |= {"result": changed, "completed_by": {"email": "ann"}, "updated_at": "2026-03-09T22:16:08Z"}
+    assert imported(log, path, "label_studio", [task]) == 1
+    assert not standing(log.labels(1)[1]).disputed
+
+
+def test_a_proposal_accepted_unchanged_is_a_persons_label(log: VerdictLog, tmp_path: Path) -> None:
+    path, [task] = as_exported(log, tmp_path, "label_studio", [3])
+    task["annotations"].append({"result": task["predictions"][-1]["result"], "completed_by": {"email": "ann"},
+                                "updated_at": "2026-03-09T22:16:08Z"})  # fmt: skip
+    assert imported(log, path, "label_studio", [task]) == 1
+    holds = standing(log.labels(3)[3]).label
+    assert holds is not None
+    assert (holds.who, holds.origin, holds.class_name) == ("ann", Origin.PERSON, "Spot")
+
+
+def test_an_annotation_without_anything_says_nothing(log: VerdictLog, tmp_path: Path) -> None:
+    path, [task] = as_exported(log, tmp_path, "label_studio", [1])
+    task["annotations"].append({"result": [], "completed_by": 7})
+    assert imported(log, path, "label_studio", [task]) == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_renamed_class_goes_round_without_becoming_two(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    log.add_rename("ring", "halo", who="jo")
+    path = tmp_path / "exported"
+    format_named(name).write(labeled_frames(log, log.labels()), path)
+    assert import_labels(log, format_named(name).read(path), who="max", source=name).added == 0
+
+
+def test_a_file_without_times_is_stored_once(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("file,class,level,note\nP/L/b.tif,Spot,5,so\nP/L/b.tif,Spot,7,so\n")
+    added = [import_labels(log, format_named("csv").read(path), who="max", source="csv").added for _ in range(2)]
+    assert added == [2, 0]
+    assert imported(log, tmp_path / "coco.json", "coco", coco()) == 1
+    assert imported(log, tmp_path / "coco.json", "coco", coco()) == 0
+
+
+def test_rows_of_two_people_are_two_labels(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(
+        "file,class,who,at\na.tif,Spot,jo,2026-02-02T00:00:00.000Z\na.tif,OK,ann,2026-02-03T00:00:00.000Z\n"
+    )
+    assert import_labels(log, format_named("csv").read(path), who="max", source="csv").added == 2
+    path.write_text("file,class,origin\na.tif,Spot,proposal\n")
+    with pytest.raises(LabelError, match="origin proposal without who and at"):
+        import_labels(log, format_named("csv").read(path), who="max", source="csv")
+
+
 def coco(**changed: Any) -> dict[str, Any]:
     return {
         "images": [{"id": 7, "file_name": "a.tif"}],
@@ -120,6 +200,7 @@ def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_pat
     ("made", "message"),
     [
         (boxed(bbox=[350, 2, 40, 20]), r"a\.tif: box \[350, 2, 390, 22\] lies outside"),
+        (boxed(bbox=[float("nan"), 2, 4, 2]), "a box whose corner is no number"),
         (boxed(image_id=8), "image 8, which is not among"),
         (boxed(category_id=3), "KeyError"),
         (coco(images=[{"id": 7, "file_name": "nowhere.tif"}]), r"nowhere\.tif: no such frame in the log"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +81,27 @@ def test_a_dispute_ends_by_agreement_or_by_a_label_that_settles_it() -> None:
     assert standing([JO, wrong, replace(third, settles=True), JO]).disputed
 
 
+def test_every_two_people_count_in_a_dispute() -> None:
+    max_ = Label(who="max", at="2026-01-03", level=6.0, boxes=JO.boxes, box_classes=JO.box_classes)
+    wrong = replace(ANN, class_name="Diagonal")
+    assert standing([JO, wrong, max_]).disputed  # max says nothing of the class
+    assert standing([JO, wrong, replace(max_, who="jo")]).disputed  # and jo has said it before
+    levels = [replace(JO, who=who, level=level) for who, level in (("jo", 4.0), ("ann", 6.0), ("max", 5.0))]
+    assert standing(levels).disputed
+    assert not standing([*levels[:1], replace(levels[1], level=5.0), levels[2]]).disputed
+
+
+def test_only_a_label_that_says_so_means_that_there_is_nothing() -> None:
+    level_only = Label(who="jo", at="2026-01-03", level=8.0)
+    holds = standing([JO, level_only]).label
+    assert holds is not None
+    assert (holds.boxes, holds.level, level_only.says_where) == (JO.boxes, 8.0, False)
+    nothing = standing([JO, Label(who="jo", at="2026-01-04", empty=True)]).label
+    assert nothing is not None
+    assert (nothing.boxes, nothing.empty, nothing.class_name) == ((), True, "Spot")
+    assert standing([JO, Label(who="ann", at="2026-01-04", empty=True)]).disputed
+
+
 def test_what_a_label_leaves_open_is_as_it_was_said_before() -> None:
     class_only = Label(who="jo", at="2026-01-03", class_name="Diagonal")
     boxes_only = Label(who="jo", at="2026-01-04", boxes=((0, 0, 9, 9),), box_classes=("halo",))
@@ -92,7 +115,7 @@ def test_what_a_label_leaves_open_is_as_it_was_said_before() -> None:
 
 def test_a_proposal_never_holds() -> None:
     proposal = replace(JO, who="starter@1", origin=Origin.PROPOSAL)
-    assert standing([proposal]) == (alone := standing([proposal]))
+    alone = standing([proposal])
     assert (alone.label, alone.proposal, alone.disputed) == (None, proposal, False)
     both = standing([replace(ANN, class_name="OK", boxes=(), box_classes=()), proposal])
     assert (both.label and both.label.who, both.disputed) == ("ann", False)
@@ -110,6 +133,8 @@ def test_a_proposal_never_holds() -> None:
         (replace(JO, box_classes=(" ring",)), r"name ' ring'"),
         (replace(JO, box_classes=()), "1 boxes and 0 classes"),
         (replace(JO, who=""), "name ''"),
+        (replace(JO, empty=True), "1 boxes, and that there is nothing"),
+        (Label(who="jo", at="2026-01-01"), "says nothing"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_true_is_refused(label: Label, message: str) -> None:
@@ -131,13 +156,15 @@ def test_a_class_renamed_half_way_has_its_new_name_everywhere_and_its_old_one_in
     log.add_labels([(1, JO)])
     assert renaming("ring", "halo", log.labels()) == (1, 0)
     log.add_rename("ring", "halo", who="jo")
-    log.add_labels([(1, ANN)])  # somebody goes on with the old name
-    assert [label.box_classes for label in log.labels(1)[1]] == [("halo",), ("halo",)]
-    assert not standing(log.labels(1)[1]).disputed
+    assert [label.box_classes for label in log.labels(1)[1]] == [("halo",)]
     stored = log.database.conn.execute("SELECT box_classes FROM labels").fetchall()
-    assert [row[0] for row in stored] == ['["ring"]', '["ring"]']
+    assert [row[0] for row in stored] == ['["ring"]']
+    log.add_labels([(1, ANN)])  # ring means what it says again
+    assert [label.box_classes for label in log.labels(1)[1]] == [("halo",), ("ring",)]
     log.add_rename("halo", "ring", who="ann")  # back again
-    assert log.labels(1)[1][0].box_classes == ("ring",)
+    assert [label.box_classes for label in log.labels(1)[1]] == [("ring",), ("ring",)]
+    log.add_labels([(1, replace(JO, at="2026-01-09", box_classes=("halo",)))])
+    assert log.labels(1)[1][-1].box_classes == ("halo",)
 
 
 @pytest.mark.parametrize(("old", "new"), [("ring", "ring"), ("ring", ""), ("ring", "object"), ("spot", "halo")])
@@ -162,6 +189,28 @@ def test_labels_of_an_earlier_schema_are_kept(tmp_path: Path) -> None:
         (None,),
         "person",
     )
+
+
+def test_processes_that_open_a_new_station_at_once_make_its_log_once(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from appliance.verdict_log import VerdictLog
+print("ready", flush=True)
+sys.stdin.read()
+VerdictLog(Path({str(tmp_path / "umbra.db")!r}))
+"""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    waiting = [subprocess.Popen([sys.executable, "-c", script], text=True, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    for process in waiting:
+        assert process.stdout.readline() == "ready\n"
+    for process in waiting:
+        process.stdin.close()
+    assert [process.stderr.read() for process in waiting] == [""] * 4
+    for process in waiting:
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
 
 
 def test_iou_of_boxes() -> None:

@@ -123,6 +123,7 @@ def test_the_loop_goes_round(screened: tuple[Path, list[dict[str, str]]], statio
         (SPOT, ("classifier", "regressor", "unseen")),
         (replace(SPOT, boxes=(), box_classes=()), ("classifier", "regressor")),  # nobody drew where
         (replace(SPOT, class_name=None, level=None), ("unseen",)),
+        (replace(SPOT, class_name=None, boxes=(), box_classes=()), ("regressor",)),
         (replace(OK, class_name="Error", level=None), ("classifier",)),
     ],
 )
