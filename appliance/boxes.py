@@ -54,7 +54,10 @@ def read_boxes(path: Path) -> Boxes:
     Raises:
         BoxesError: no such columns, or a box that is none.
     """
-    return _of_csv(path) if path.suffix == ".csv" else _of_coco(path)
+    try:
+        return _of_csv(path) if path.suffix == ".csv" else _of_coco(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BoxesError(f"{path}: {error}") from error
 
 
 def _of_csv(path: Path) -> Boxes:

@@ -6,7 +6,7 @@ import json
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -27,9 +27,6 @@ from appliance.terminal import (
     train_extra,
     wide_console,
 )
-
-if TYPE_CHECKING:
-    from engines.training.data import ImageSet
 
 loop_app = typer.Typer(help="Label what is least known, retrain, activate.", no_args_is_help=True)
 
@@ -104,53 +101,20 @@ def loop_train(
     who: Annotated[str, typer.Option(help="Who says so.")] = os.environ.get("USER", "unknown"),
 ) -> None:
     """Train on the labels of this station, from the active bundle on, and make a bundle of it (the `train` extra)."""
-    from appliance.loop import TRAINED, loop_sets
+    train_extra()
+    from appliance.retrain import Retraining, new_bundle, retrain
     from appliance.station import Station
     from appliance.training_sets import training_sets
-    from appliance.verdict import now_utc
     from appliance.verdict_log import VerdictLog
 
-    training = train_extra()
-    from engines.bundle import MODEL_FILES
-    from engines.training.pack import pack
-
-    chosen = tuple(dict.fromkeys(roles or [Role.UNSEEN]))
     place = Station.open(station)
-    work, out = place.root / "loop" / name, place.bundles / name
-    if out.exists():
-        raise ApplianceError(f"{out}: there is a bundle of this name already; choose another")
+    new_bundle(place, name)
+    chosen = tuple(dict.fromkeys(role.value for role in roles or [Role.UNSEEN]))
+    with told_progress(talk()) as progress:
+        mixed = training_sets(None, simulated, cache=place.root / "loop" / "sets", seed=seed, progress=progress)
+    wanted = Retraining(name=name, roles=chosen, preset=preset.value, seed=seed)
     with closing(VerdictLog(place.database)) as log:
-        began, active = now_utc(), find_bundle(None, place, log)
-        with told_progress(talk()) as progress:
-            known = training_sets(None, simulated, cache=place.root / "loop" / "sets", seed=seed, progress=progress)
-        weights, last = {role: active.model(role) for role in MODEL_FILES}, known
-        labeled: dict[str, int] = {}
-        for role in chosen:
-            taught = loop_sets(place, log, role, active, simulated=known, report=tell)
-            last, labeled[role.value] = taught.sets, taught.labeled
-            weights[role] = training.train(
-                role.value,
-                taught.sets,
-                work / role.value,
-                preset=preset.value,
-                seed=seed,
-                start=active.model(role),
-                report=tell,
-            )
-        judges: tuple[ImageSet, ImageSet] = last if chosen == (Role.UNSEEN,) else known
-        bundle = pack(
-            weights, judges, out, name=name, stretch=active.stretch, report=tell,
-            spec=active.spec if chosen == (Role.UNSEEN,) else None,
-            training={"note": f"{', '.join(chosen)} trained on labels of a station, from {active.identity}"},
-        )  # fmt: skip
-        log.add_event(
-            TRAINED,
-            identity=bundle.identity,
-            at=began,
-            labeled=labeled,
-            roles=list(chosen),
-            **{"from": active.identity},
-        )
+        bundle = retrain(place, log, find_bundle(None, place, log), wanted, mixed, report=tell)
     say(bundle.identity)
     if activate:
         activate_bundle(place, bundle, who)

@@ -90,7 +90,6 @@ class Screener:
         try:
             while not self._stopping:
                 self._heartbeat()
-                self._follow_activation()
                 self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
                 self._decode_ahead()
                 if self._decoding:
@@ -185,12 +184,13 @@ class Screener:
             self._watcher.settle(candidate)
 
     def _heartbeat(self) -> None:
-        """Once a second: feed the watchdog, publish the state, keep the API alive, remember the outbox's cursor."""
+        """Once a second: feed the watchdog, follow activations, keep the API alive, remember the cursor, publish the state."""
         now = time.monotonic()
         if now < self._next_heartbeat:
             return
         self._next_heartbeat = now + HEARTBEAT_S
         notify("WATCHDOG=1")
+        self._follow_activation()
         if self._watcher.present != self._inbox_present:
             self._inbox_present = self._watcher.present
             kind = events.INBOX_BACK if self._inbox_present else events.INBOX_GONE

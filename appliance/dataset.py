@@ -102,8 +102,11 @@ class DataSet:
         boxes = {} if boxes_path is None else read_boxes(boxes_path)
         if paths:
             with paths[0].open(newline="", encoding="utf-8") as file:
-                read = [_row(paths[0], n, row, words, boxes) for n, row in enumerate(csv.DictReader(file), start=2)]
+                lines = list(csv.DictReader(file))
+            read = [_row(paths[0], number, line, words, boxes) for number, line in enumerate(lines, start=2)]
             rows = tuple(row for row in read if row is not None)
+            if strangers := sorted(boxes.keys() - {line["file"] for line in lines}):
+                raise DataSetError(f"{boxes_path}: boxes of {strangers[0]}, which {paths[0].name} does not name")
         else:
             rows = tuple(_boxed_row(words.file.format(file=name), found) for name, found in boxes.items())
         source = paths[0] if paths else boxes_path

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from appliance.decode import read_frame
 from appliance.images import ImageStore
 from appliance.labels import Label, standing
+from appliance.pipeline import places_of
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines.classes import CLASSES
+from engines.inspector import SMALLEST_SIDE
 from engines.training.data import AMBIGUOUS, ImageSet
-from kernels import IMAGE_SIDE, NotADarkFrameError, Stretcher, StretchParams
+from kernels import IMAGE_SIDE, FrameGeometryError, NotADarkFrameError, RawFrame, Stretcher, StretchParams
 
 VALIDATION_EVERY = 8  # frames, by their bytes: one in so many is kept for validation, for ever
 
@@ -78,9 +80,9 @@ def _labeled(
     with closing(ImageStore(place.images)) as store:
         for frame_id, given in sorted(log.labels().items()):
             holds = standing(given)
-            if holds.label is None:
-                continue
             [frame] = log.frames("id = ?", [frame_id])
+            if holds.label is None or frame["width"] is None:  # proposals alone, or a file that could not be read
+                continue
             if holds.disputed:
                 yield frame, None, None
                 continue
@@ -95,16 +97,23 @@ def _decoded(png: bytes) -> NDArray[np.uint8]:
 
 def _archived(place: Station, frame: Row, stretch: StretchParams) -> NDArray[np.uint8] | None:
     """The image of a frame that was put away, stretched anew; None where its file is gone, changed or cannot be judged."""
-    path = place.done / frame["path"]
-    if not path.is_file():
-        return None
-    read = read_frame(path, frame["path"], place.settings)
-    if read.raw is None or read.sha256 != frame["sha256"]:
+    for path in places_of(place.done, frame["path"], frame["sha256"]):
+        if not path.is_file():
+            continue
+        read = read_frame(path, frame["path"], place.settings)
+        if read.raw is not None and read.sha256 == frame["sha256"]:
+            return _stretched(read.raw, stretch)
+    return None
+
+
+def _stretched(raw: RawFrame, stretch: StretchParams) -> NDArray[np.uint8] | None:
+    """The image of samples as the inspector makes it; None where it would refuse them."""
+    if min(raw.width, raw.height) < SMALLEST_SIDE:
         return None
     image = np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
     try:
-        Stretcher(stretch).stretch(read.raw, image)
-    except NotADarkFrameError:
+        Stretcher(stretch).stretch(raw, image)
+    except (FrameGeometryError, NotADarkFrameError):
         return None
     return np.rint(image * 255).astype(np.uint8)
 

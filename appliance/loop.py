@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from appliance.errors import ApplianceError
-from appliance.label_set import label_set
 from appliance.labels import standing
 from appliance.rank import class_counts
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
-from engines import Bundle
 from engines.ranking import imbalance
-from engines.training.data import ImageSet, join
 
 TRAINED = "loop.trained"
 ENOUGH = 10  # labeled frames since the last training that make another one worth its time
-LABELED_SHARE = 0.5  # of the frames that training draws; the others are simulated, so that nothing known is forgotten
-MOST_REPEATS = 50
 
 
 class Step(enum.StrEnum):
@@ -71,51 +61,3 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
     }  # fmt: skip
     name = waiting.partition("@")[0] if waiting else ""
     return found | {"advice": ADVICE[step].format(disputed=disputed, new=new, trained=name)}
-
-
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """What a loop's training saw.
-
-    Attributes:
-        sets: training and validation images.
-        labeled: frames of people in the training set, before they are repeated.
-    """
-
-    sets: tuple[ImageSet, ImageSet]
-    labeled: int
-
-
-def loop_sets(
-    place: Station, log: VerdictLog, role: str, bundle: Bundle, *, simulated: tuple[ImageSet, ImageSet],
-    report: Callable[[str], None],
-) -> Taught:  # fmt: skip
-    """Labeled frames, repeated until they are half of what is drawn, among simulated ones.
-
-    Args:
-        place: the station.
-        log: of the station.
-        role: classifier, regressor or unseen.
-        bundle: that is gone on from.
-        simulated: training and validation frames.
-        report: called with one line.
-
-    Raises:
-        ApplianceError: no label teaches this role.
-    """
-    found = label_set(place, log, role, bundle.stretch)
-    if not len(found.training):
-        raise ApplianceError(
-            f"{role}: no label that could teach it; wanted frames with {_wanted(role)} (umbra loop next)"
-        )
-    report(f"{role}: {len(found.training)} labeled frames, {len(found.validation)} kept for validation, "
-           f"{found.disputed} disputed and {found.lost} without a picture left out")  # fmt: skip
-    repeats = int(
-        np.clip(LABELED_SHARE / (1 - LABELED_SHARE) * len(simulated[0]) / len(found.training), 1, MOST_REPEATS)
-    )
-    training = join([simulated[0], *[found.training] * repeats])
-    return Taught((training, join([simulated[1], found.validation])), len(found.training))
-
-
-def _wanted(role: str) -> str:
-    return {"classifier": "a class", "regressor": "a level"}.get(role, "boxes, or OK")

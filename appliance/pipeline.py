@@ -42,6 +42,12 @@ def judge(frame: Frame, inspector: Inspector, *, spec: float, capture_failed: st
     return row, measurement
 
 
+def places_of(folder: Path, relative: str, sha256: str) -> tuple[Path, Path]:
+    """Where a judged file lies in done/ or quarantine/: under its own name, or with its hash where that was taken."""
+    first = folder / relative
+    return first, first.with_name(f"{first.stem[:180]}.{sha256[:8]}{first.suffix}")
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """The station's screening line with one bundle.
@@ -128,9 +134,8 @@ class Line:
         if fingerprint_of(source) != seen:
             return None
         folder = self.station.done if frame.unreadable is None else self.station.quarantine
-        target = folder / relative
-        if target.exists():
-            target = target.with_name(f"{target.stem[:180]}.{frame.sha256[:8]}{target.suffix}")
+        first, second = places_of(folder, relative, frame.sha256)
+        target = second if first.exists() else first
         sidecar = source.with_name(source.name + SIDECAR_SUFFIX)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -67,16 +67,6 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _statements(script: str) -> Iterator[str]:
-    """The statements of an SQL script; a trigger's body holds semicolons of its own."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if statement.strip() and sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 class VerdictLog:
     """The log, open for writing (the screener; labels and specs from the API) or for reading only.
 
@@ -116,24 +106,9 @@ class VerdictLog:
         self._connection.close()
 
     def _migrate(self) -> None:
-        """Bring the schema up to date; of several processes that open a new station at once, one does it."""
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        while version < len(MIGRATIONS):
-            self._connection.execute("BEGIN IMMEDIATE")
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == len(MIGRATIONS):
-                self._connection.execute("COMMIT")
-                return
-            try:
-                # executescript would commit first; complete statements one by one stay in the transaction.
-                for statement in _statements(MIGRATIONS[version]):
-                    self._connection.execute(statement)
-                version += 1
-                self._connection.execute(f"PRAGMA user_version={version}")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
 
     def _check_version(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]

@@ -158,6 +158,16 @@ def _from_table(folder: Path, table: dict[str, dict[str, float]], digest: str) -
     return bundle
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be a bundle's name.
+
+    Raises:
+        BundleError: it has other characters than letters, digits, dots, dashes and underscores.
+    """
+    if not _NAME.fullmatch(name):
+        raise BundleError(f"bundle name {name!r}: {_NAME_RULE}")
+
+
 def write_manifest(
     folder: Path, *, name: str, stretch: StretchParams, threshold: float, alpha: float, spec: float,
     score_tolerance: float, training: Mapping[str, str] | None = None,
@@ -173,8 +183,7 @@ def write_manifest(
     Raises:
         BundleError: a file is missing or the name has other characters.
     """
-    if not _NAME.fullmatch(name):
-        raise BundleError(f"bundle name {name!r}: {_NAME_RULE}")
+    check_name(name)
     if missing := [f for f in FILES if not (folder / f).is_file()]:
         raise BundleError(f"bundle {folder}: {', '.join(missing)} missing")
     lines = [

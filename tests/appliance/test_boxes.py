@@ -80,6 +80,16 @@ def test_boxes_that_are_none_are_named(folder: Path, name: str, text: str, messa
         DataSet.read(folder)
 
 
+def test_boxes_that_no_row_claims_are_named(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,class\nf0.tif,OK\n")
+    (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\nimages/f0.tif,1,2,3,4\n")
+    with pytest.raises(DataSetError, match=r"boxes of images/f0\.tif, which labels\.csv does not name"):
+        DataSet.read(folder)
+    (folder / "boxes.csv").write_bytes("file,x0,y0,x1,y1\nü.tif,1,2,3,4\n".encode("latin-1"))
+    with pytest.raises(BoxesError, match=r"boxes\.csv: .*codec"):
+        DataSet.read(folder)
+
+
 def test_an_empty_list_of_boxes_and_missing_files_are_named(folder: Path) -> None:
     (folder / "boxes.csv").write_text("file,x0,y0,x1,y1\n")
     with pytest.raises(DataSetError, match=r"boxes\.csv: no rows"):

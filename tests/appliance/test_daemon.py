@@ -5,24 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from appliance.formats import write_frame
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.conftest import dark
-
-
-@pytest.fixture
-def daemon(station: Station) -> Iterator[Daemon]:
-    running = Daemon(station, api=False)
-    running.wait_ready()
-    yield running
-    running.stop()
 
 
 def log_of(station: Station) -> VerdictLog:

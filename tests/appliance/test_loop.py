@@ -16,6 +16,7 @@ pytest.importorskip("torch")
 
 from appliance.label_set import label_set, teaches
 from appliance.labels import Label, Origin
+from appliance.pipeline import places_of
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines.classes import CLASSES
@@ -112,6 +113,8 @@ def test_the_loop_goes_round(screened: tuple[Path, list[dict[str, str]]], statio
     disputed = status(station)
     assert (disputed["next"], disputed["disputed"]) == ("settle", 1)
     assert "--settles" in umbra("loop", "status", "--station", station).stdout
+    named = umbra("loop", "train", "--name", "my bundle", "--station", station, expect=1)
+    assert "bundle name 'my bundle'" in named.stderr
     again = umbra("loop", "train", "--name", "second", "--preset", "smoke", "--station", station, expect=1)
     assert "a bundle of this name already" in again.stderr
 
@@ -163,7 +166,9 @@ def test_without_pictures_the_archived_frames_are_stretched_anew(station: Path, 
     lost = label_set(place, log, "unseen", StretchParams())
     assert (len(lost.training) + len(lost.validation), lost.lost) == (0, 2)  # `screen` moves nothing into done/
     (place.done / first["path"]).parent.mkdir(parents=True)
-    shutil.copy(screened[0].parent / "frames" / first["path"], place.done / first["path"])
+    taken, archived = places_of(place.done, first["path"], first["sha256"])
+    taken.write_bytes(b"another file of this name")
+    shutil.copy(screened[0].parent / "frames" / first["path"], archived)
     anew = label_set(place, log, "unseen", StretchParams())
     assert anew.lost == 1
     images = [tuple(image.reshape(-1)) for image in join([kept.training, kept.validation]).images]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines import Bundle
-from engines.bundle import load
+from engines.bundle import file_sha256, load
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.appliance.test_cli import umbra
 
@@ -25,14 +27,6 @@ def other(station: Station, starter: Bundle) -> str:
     toml = folder / "bundle.toml"
     toml.write_text(toml.read_text().replace('name = "starter"', 'name = "other"'))
     return load(folder).identity
-
-
-@pytest.fixture
-def daemon(station: Station) -> Iterator[Daemon]:
-    running = Daemon(station, api=False)
-    running.wait_ready()
-    yield running
-    running.stop()
 
 
 def bundles_of(station: Station) -> dict[str, str]:
@@ -66,24 +60,56 @@ def test_every_frame_has_one_verdict_while_bundles_change(station: Station, daem
     assert not list(station.inbox.rglob("*.tif"))
 
 
-def test_a_bundle_that_fails_the_gate_changes_nothing(station: Station, daemon: Daemon, other: str) -> None:
-    model = station.bundles / "other" / "regressor.onnx"
+def another_network(folder: Path) -> None:
+    """A file that is not the one that was hashed."""
+    model = folder / "regressor.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"!")
-    VerdictLog(station.database).add_bundle(other, "other", who="somebody who went round the gate")
+
+
+def other_measurements(folder: Path) -> None:
+    """Whole and hashed, but its networks do not measure what it promises: only the golden gate can tell."""
+    golden, toml = folder / "golden.json", folder / "bundle.toml"
+    before = file_sha256(golden)
+    expected = json.loads(golden.read_text())
+    for row in expected.values():
+        row["score"] = 1 - row["score"]
+    golden.write_text(json.dumps(expected))
+    toml.write_text(toml.read_text().replace(before, file_sha256(golden)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [(another_network, "regressor.onnx has SHA-256"), (other_measurements, "golden scores differ")],
+)
+def test_a_bundle_that_is_not_fit_changes_nothing(
+    station: Station, daemon: Daemon, other: str, damage: Callable[[Path], None], reason: str
+) -> None:
+    folder = station.bundles / "other"
+    damage(folder)
+    identity = load(folder).identity if damage is other_measurements else other
+    VerdictLog(station.database).add_bundle(identity, "other", who="somebody who went round the gate")
 
     def refused() -> object:
         state = station.read_state()
         return state and state["activation"]["refused"]
 
     wait_until(refused, "the screener says why")
+    assert reason in str(refused())
     drop(station, "still", seed=1)
     wait_until(lambda: outbox(station), "a verdict")
     assert bundles_of(station)["P/L/still.json"].startswith("starter@")
     kinds = [row["kind"] for row in VerdictLog(station.database, readonly=True).table("events")]
     assert "bundle.refused" in kinds
-    assert (
-        "regressor.onnx has SHA-256" in umbra("bundle", "activate", "other", "--station", station.root, expect=1).stderr
-    )
+    assert reason in " ".join(umbra("bundle", "activate", "other", "--station", station.root, expect=1).stderr.split())
+
+
+def test_a_bundle_repacked_under_the_same_name_is_not_the_one_to_go_back_to(station: Station, other: str) -> None:
+    umbra("bundle", "activate", "other", "--station", station.root)
+    umbra("bundle", "activate", "starter", "--station", station.root)
+    toml = station.bundles / "other" / "bundle.toml"
+    toml.write_text(toml.read_text() + "# packed anew\n")
+    refused = umbra("bundle", "rollback", "--station", station.root, expect=1).stderr
+    assert f"{other} was activated" in " ".join(refused.split())
 
 
 def test_a_frame_whose_screener_died_before_moving_it_keeps_its_verdict(
