@@ -44,18 +44,20 @@ def rank_frames(
     if as_json:
         say(json.dumps(frames))
         return
-    table = Table("", "frame", "product", "lot", "M alpha", "M thresh", "regions", metric.value)
+    table = Table("", "frame id", "frame", "product", "lot", "M alpha", "M thresh", "regions", metric.value)
     for number, one in enumerate(frames, start=offset + 1):
         table.add_row(
-            str(number), escape(one["frame"]), escape(one["product"]), escape(one["lot"]), f"{one['m_alpha']:.1f}",
-            str(one["m_thresh"]), str(len(one["rois"])), f"{one['value']:.4g}",
+            str(number), str(one["frame_id"]), escape(one["frame"]), escape(one["product"]), escape(one["lot"]),
+            f"{one['m_alpha']:.1f}", str(one["m_thresh"]), str(len(one["rois"])), f"{one['value']:.4g}",
         )  # fmt: skip
     wide_console().print(table)
 
 
 @rank_app.command("overlay", epilog="Example: umbra overlay 17 --out d118.png --station station")
 def overlay_frame(
-    frame_id: Annotated[int, typer.Argument(help="Number of the frame, as `umbra rank --json` has it.")],
+    frame_id: Annotated[
+        int, typer.Argument(min=1, max=2**63 - 1, help="Number of the frame, as `umbra rank` shows it.")
+    ],
     out: Annotated[Path, typer.Option(help="PNG to write.", dir_okay=False)],
     station: StationOption = DEFAULT_STATION,
 ) -> None:

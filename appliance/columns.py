@@ -126,7 +126,10 @@ def _mapped(place: Path, bundle: str) -> Columns:
 
 def _lots(place: Path) -> list[list[str]]:
     path = place / "lots.json"
-    lots: list[list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        lots: list[list[str]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError:  # empty or cut off by a power cut: rows that name a lot then show that the columns are not whole
+        return []
     return lots
 
 

@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -146,7 +147,8 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
         size: width and height of the frame, or None where nobody knows them (a file that could not be read).
 
     Raises:
-        LabelError: unknown class, level outside 0..10, a box without area or outside the frame, or a name out of bounds.
+        LabelError: unknown class, level outside 0..10, a box without area or outside the frame, a name out of bounds,
+            or a time that is none.
     """
     if label.class_name not in (None, *CLASSES):
         raise LabelError(f"class {label.class_name!r}, wanted one of {', '.join(CLASSES)}; other names belong to boxes")
@@ -157,6 +159,10 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
     for name in (label.who, *label.box_classes):
         if name is not None and not (0 < len(name) <= LONGEST_NAME and name.strip() == name):
             raise LabelError(f"name {name!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them")
+    try:
+        datetime.fromisoformat(label.at)
+    except ValueError:
+        raise LabelError(f"time {label.at!r}, wanted as ISO 8601 writes it: 2026-01-31T13:05:00Z") from None
     if label.empty and label.boxes:
         raise LabelError(f"{len(label.boxes)} boxes, and that there is nothing to draw one around")
     if label.class_name is None and label.level is None and not (label.says_where or label.settles or label.note):

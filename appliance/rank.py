@@ -37,13 +37,11 @@ def rank(
     newest = log.newest_measured()
     if newest is None:
         return []
-    labels = log.labels()
     held = columns(place.columns, log, newest["bundle"], progress=progress)
     here = held.of(wanted.product, wanted.lot)
     if not wanted.labeled:
-        people = [frame_id for frame_id, given in labels.items() if standing(given).label is not None]
-        here &= ~np.isin(held.frame_id, people)
-    value = _value(held, wanted.metric, labels)
+        here &= ~np.isin(held.frame_id, log.frames_people_labeled())
+    value = _value(held, wanted.metric, log)
     order = np.flatnonzero(here)
     order = order[np.lexsort((held.frame_id[order], -value[order]))]
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
@@ -52,9 +50,9 @@ def rank(
     return [_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen]
 
 
-def _value(held: Columns, metric: Metric, labels: Mapping[int, list[Label]]) -> NDArray[np.float64]:
+def _value(held: Columns, metric: Metric, log: VerdictLog) -> NDArray[np.float64]:
     if metric is Metric.BALANCED:
-        return m_alpha_middle(held.histogram, balanced_alpha(class_counts(labels)))
+        return m_alpha_middle(held.histogram, balanced_alpha(class_counts(log.labels())))
     return np.asarray(
         {Metric.M_ALPHA: held.m_alpha, Metric.M_THRESH: held.m_thresh, Metric.ROIS: held.rois}[metric], float
     )

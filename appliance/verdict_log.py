@@ -16,7 +16,7 @@ from sqlite_utils import Database
 
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.frame import Frame
-from appliance.labels import Label, Rename, by_frame, fields_of
+from appliance.labels import Label, Origin, Rename, by_frame, fields_of
 from appliance.migrations import MIGRATIONS
 from appliance.verdict import Row, now_utc
 
@@ -279,6 +279,11 @@ class VerdictLog:
         where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
         rows = self._rows(f"SELECT * FROM labels WHERE {where} ORDER BY id", values)  # noqa: S608  (one of two constants)
         return by_frame(rows, self.renames())
+
+    def frames_people_labeled(self) -> list[int]:
+        """Numbers of the frames that a person has labeled, however often; proposals do not count."""
+        sql = "SELECT DISTINCT frame_id FROM labels WHERE origin = ?"
+        return [row["frame_id"] for row in self._rows(sql, (Origin.PERSON.value,))]
 
     def add_rename(self, old: str, new: str, *, who: str) -> None:
         """Give a class of boxes another name in all labels so far; the log keeps what they said."""

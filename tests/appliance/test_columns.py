@@ -89,7 +89,7 @@ def test_a_column_cut_short_by_a_kill_is_mended(log: VerdictLog, tmp_path: Path,
     assert same(log, tmp_path / "c")
 
 
-@pytest.mark.parametrize("damage", ["zeros", "other log", "lots"])
+@pytest.mark.parametrize("damage", ["zeros", "other log", "lots", "empty lots"])
 def test_columns_that_are_not_the_logs_are_made_anew(log: VerdictLog, tmp_path: Path, damage: str) -> None:
     for number in range(4):
         record(log, number)
@@ -98,6 +98,8 @@ def test_columns_that_are_not_the_logs_are_made_anew(log: VerdictLog, tmp_path: 
     if damage == "zeros":
         path = place / "histogram"
         path.write_bytes(path.read_bytes()[:-512] + bytes(512))
+    elif damage == "empty lots":
+        (place / "lots.json").write_text("")
     elif damage == "lots":
         (place / "lots.json").unlink()
     else:

@@ -125,6 +125,7 @@ def test_a_proposal_never_holds() -> None:
     ("label", "message"),
     [
         (replace(JO, class_name="ring"), r"class 'ring', wanted one of OK, Spot, Diagonal, Error; other names belong to boxes"),
+        (replace(JO, at="yesterday"), r"time .yesterday., wanted as ISO 8601"),
         (replace(JO, level=11), r"level 11, wanted 0\.\.10"),
         (replace(JO, level=float("nan")), "level nan"),
         (replace(JO, boxes=((10, 20, 500, 60),)), r"box \[10, 20, 500, 60\] lies outside the frame of 400x300 pixels"),

@@ -151,4 +151,5 @@ def test_the_command_line_and_http_give_the_same(station: Station, log: VerdictL
     assert first["rois"] == [{"box": [round(100 * sx), round(100 * sy), round(180 * sx), round(180 * sy)],
                               "score": pytest.approx(80 * 80 * 0.3, rel=0.02)}]  # fmt: skip
     assert "d2.tif" in umbra("rank", "--station", station.root).stdout
+    umbra("overlay", str(2**63), "--out", out, "--station", station.root, expect=2)
     assert "frame 99: there is none" in umbra("overlay", "99", "--out", out, "--station", station.root, expect=1).stderr
