@@ -8,11 +8,11 @@ STATION ?= station
 REAL_DATA ?= ../shared/data
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real gpu golden wheel starter clean help
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python {sys.version.split()[0]}: wanted 3.11 or newer"'
@@ -63,6 +63,9 @@ compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained
 
 real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: three hours on two cores; both go on with ARGS=--resume
 	$(BIN)/python -m benchmarks.real.crossval --data $(REAL_DATA) $(ARGS)
+
+solar-ways: $(VENV)/.dev ## ways of learning from few solar cells, side by side: an hour a fold; goes on where it was stopped
+	$(BIN)/python -m benchmarks.real.solar_ways --data $(REAL_DATA) $(ARGS)
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu
