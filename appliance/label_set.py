@@ -119,9 +119,10 @@ def _stretched(raw: RawFrame, stretch: StretchParams) -> NDArray[np.uint8] | Non
 
 
 def _image_set(rows: list[tuple[Row, Label, NDArray[np.uint8]]]) -> ImageSet:
-    boxes = []
+    boxes, scales = [], []
     for number, (frame, label, _) in enumerate(rows):
         sx, sy = IMAGE_SIDE / frame["width"], IMAGE_SIDE / frame["height"]
+        scales.append((sx, sy))
         boxes += [(number, x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in label.boxes]
     classes = [AMBIGUOUS if label.class_name is None else CLASSES.index(label.class_name) for _, label, _ in rows]
     return ImageSet(
@@ -129,6 +130,7 @@ def _image_set(rows: list[tuple[Row, Label, NDArray[np.uint8]]]) -> ImageSet:
         class_index=np.array(classes, np.int64),
         rating=np.array([np.nan if label.level is None else label.level for _, label, _ in rows], np.float32),
         boxes=np.array(boxes, np.float32).reshape(-1, 5),
+        scale=np.array(scales, np.float32).reshape(-1, 2),
         sensor=np.array([frame["product"] for frame, _, _ in rows], str),
         kind=np.array(["" for _ in rows], str),
     )

@@ -68,7 +68,8 @@ def _label(engines: OpenVinoEngines, bundle: Bundle, png: bytes, frame: Row, lea
         return None
     boxes: tuple[Box, ...] = ()
     if found.class_name in ("Spot", "Diagonal"):
-        boxes = tuple(_in_frame(region.box, frame) for region in find_objects(outputs.maps[1]))
+        scale = IMAGE_SIDE / frame["width"], IMAGE_SIDE / frame["height"]
+        boxes = tuple(_in_frame(region.box, frame) for region in find_objects(outputs.maps, scale))
     return Label(
         class_name=found.class_name, level=round(found.level, 2), boxes=boxes, box_classes=(None,) * len(boxes),
         who=bundle.identity, at=now_utc(), note=f"P {max(found.p):.3f}", origin=Origin.PROPOSAL,

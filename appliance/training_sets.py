@@ -37,7 +37,7 @@ VALIDATION = SetRecipe(
 )
 SHARD = 8192  # simulated frames that a kill can cost
 CHUNK = 64  # files that a process decodes at a time
-IMAGES_VERSION = 2  # of what is made of a file: another one makes kept images anew
+IMAGES_VERSION = 3  # of what is made of a file: another one makes kept images anew
 ONE_STEP = 257.0  # of 8 bits, on the scale of 16
 PICTURE_KNEE, PICTURE_REACH = 2.0, 256.0  # z where the tone turns logarithmic, and where it would reach 1
 
@@ -129,18 +129,21 @@ def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
     images: list[Image] = []
     rows: list[TruthRow] = []
     boxes: list[tuple[float, ...]] = []
+    scales: list[tuple[float, float]] = []
     for row, image, (width, height) in images_and_sizes(data, wanted):
         if image is None:
             continue
         sx, sy = IMAGE_SIDE / width, IMAGE_SIDE / height
         boxes += [(len(images), x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in row.boxes]
         images.append(image)
+        scales.append((sx, sy))
         rows.append(row)
     return ImageSet(
         images=np.array(images, np.uint8).reshape(-1, IMAGE_SIDE, IMAGE_SIDE),
         class_index=np.array([AMBIGUOUS if r.ambiguous else CLASSES.index(r.class_name) for r in rows], np.int64),
         rating=np.array([np.nan if r.level is None else r.level for r in rows], np.float32),
         boxes=np.array(boxes, np.float32).reshape(-1, 5),
+        scale=np.array(scales, np.float32).reshape(-1, 2),
         sensor=np.array([r.sensor for r in rows]),
         kind=np.array([r.kind for r in rows]),
     )

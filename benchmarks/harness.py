@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles, stdev
+from types import ModuleType
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = 30
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by values
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,25 @@ class Report:
             print(f"  {timing.name:46} {timing.median_ms:10.3f} ms  +- {timing.spread_ms / 2:.3f}")
         for text, value in {**self.ratios, **self.facts}.items():
             print(f"  {text:70} {value}")
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and half of its 95 % interval (Student's t); None of one value.
+
+    Raises:
+        KeyError: more than ten values.
+    """
+    if len(values) < 2:
+        return values[0], None
+    return fmean(values), T_95[len(values)] * stdev(values) / math.sqrt(len(values))
+
+
+def digest_of(*modules: ModuleType) -> str:
+    """Names the code that a result is of: eight hexadecimal digits of the SHA-256 of some modules' sources."""
+    found = hashlib.sha256()
+    for module in modules:
+        found.update(Path(str(module.__file__)).read_bytes())
+    return found.hexdigest()[:8]
 
 
 def machine() -> dict[str, str]:

@@ -9,9 +9,11 @@ from engines.bundle import Bundle, GoldenFrame
 from engines.errors import GoldenGateError
 from engines.inspector import Inspection, Inspector
 from engines.openvino import Precision
+from kernels import IMAGE_SIDE
 
 # Of one network by itself; wide enough for another precision, far too narrow for another network.
-P_TOLERANCE, LEVEL_TOLERANCE, M_ALPHA_TOLERANCE, SMALL_M_ALPHA = 0.3, 1.0, 0.5, 1000.0
+P_TOLERANCE, LEVEL_TOLERANCE, M_ALPHA_TOLERANCE = 0.3, 1.0, 0.5
+SMALL_S = 0.14  # on every pixel: an M_alpha below that of such a map is not measured more finely
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,12 @@ def build_inspector(
     return inspector
 
 
-def _alike(found: Inspection, m_alpha: float, expected: GoldenFrame) -> bool:
+def _alike(found: Inspection, m_alpha: float, expected: GoldenFrame, alpha: float) -> bool:
     """Whether each network by itself says what it said when the bundle was packed, precisions' differences aside."""
     return (
         max(abs(a - b) for a, b in zip(found.p, expected.p, strict=True)) <= P_TOLERANCE
         and abs(found.level - expected.level) <= LEVEL_TOLERANCE
-        and abs(m_alpha - expected.m_alpha) <= M_ALPHA_TOLERANCE * max(expected.m_alpha, SMALL_M_ALPHA)
+        and abs(m_alpha - expected.m_alpha) <= M_ALPHA_TOLERANCE * max(expected.m_alpha, IMAGE_SIDE**2 * SMALL_S**alpha)
     )
 
 
@@ -68,7 +70,7 @@ def check_golden(inspector: Inspector) -> GateReport:
     for measured, expected in zip(inspector.measure([g.frame for g in golden]), golden, strict=True):
         if measured.inspection is None:
             raise GoldenGateError(f"{here}: a golden frame is not measured: {measured.refused}")
-        if measured.unseen is None or not _alike(measured.inspection, measured.unseen.m_alpha, expected):
+        if measured.unseen is None or not _alike(measured.inspection, measured.unseen.m_alpha, expected, bundle.alpha):
             raise GoldenGateError(f"{here}: a golden frame measures otherwise: {measured.inspection}, wanted {expected.p}, "
                                   f"level {expected.level:.2f}, m_alpha {expected.m_alpha:.0f}")  # fmt: skip
         score = measured.inspection.score

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.models.familiarity import Familiarity, gated
+
 
 def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
@@ -37,10 +39,11 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(widths[k + 1], widths[k], 2, 2) for k in upwards)
         self.decoder = nn.ModuleList(_double_conv(2 * widths[k], widths[k]) for k in upwards)
         self.head = nn.Conv2d(base, 2, 1)
+        self.familiarity = Familiarity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 1, h, w) float -> (n, 2, h, w) logits: background, labeled object."""
-        skips = []
+        """(n, 1, h, w) float -> (n, 2, h, w) logits: background, labeled object; lowered where nothing is familiar."""
+        image, skips = x, []
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
@@ -49,4 +52,4 @@ class UNet(nn.Module):
         for up, stage in zip(self.up, self.decoder, strict=True):
             x = stage(torch.cat([skips.pop(), up(x)], 1))
         out: Tensor = self.head(x)
-        return out
+        return gated(out, self.familiarity(image)) if self.familiarity.fitted and not self.training else out

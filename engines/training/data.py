@@ -24,6 +24,7 @@ BORDER_SHARE = 0.20  # of frames, whose level is drawn close to the ambiguous on
 BORDER_LEVELS = {"OK": (1.0, 2.5), "Spot": (3.5, 5.0), "Diagonal": (3.5, 5.0)}
 FULL_SIZE_SHARE = 0.01
 CHUNK = 64
+SET_VERSION = 2  # of what is kept of a frame: sets of another one are made anew
 TRAINING_TAG = 11  # parts the streams of these sets from those of `umbra simulate` with the same seed
 
 
@@ -43,6 +44,7 @@ class ImageSet:
         class_index: (n,) int64 into CLASSES, or -1 where ambiguous.
         rating: (n,) float32, 0..10.
         boxes: (m, 5) float32: image number, x0, y0, x1, y1 in pixels of the 224 image.
+        scale: (n, 2) float32, pixels of the image for one of the frame, along x and y.
         sensor, kind: (n,) str.
     """
 
@@ -50,6 +52,7 @@ class ImageSet:
     class_index: NDArray[np.int64]
     rating: NDArray[np.float32]
     boxes: NDArray[np.float32]
+    scale: NDArray[np.float32]
     sensor: NDArray[np.str_]
     kind: NDArray[np.str_]
 
@@ -65,9 +68,8 @@ class ImageSet:
         number = np.cumsum(keep) - 1
         boxes = self.boxes[keep[self.boxes[:, 0].astype(int)]].copy()
         boxes[:, 0] = number[boxes[:, 0].astype(int)]
-        return ImageSet(
-            self.images[keep], self.class_index[keep], self.rating[keep], boxes, self.sensor[keep], self.kind[keep]
-        )
+        names = (f.name for f in fields(self) if f.name != "boxes")
+        return ImageSet(boxes=boxes, **{name: getattr(self, name)[keep] for name in names})
 
     @property
     def digest(self) -> str:
@@ -99,7 +101,7 @@ class ImageSet:
 def _joined_labels(sets: Sequence[ImageSet]) -> dict[str, NDArray[Any]]:
     offsets = np.cumsum([0, *(len(s) for s in sets)])
     boxes = [s.boxes + np.array([offset, 0, 0, 0, 0], np.float32) for s, offset in zip(sets, offsets, strict=False)]
-    columns = ("class_index", "rating", "sensor", "kind")
+    columns = ("class_index", "rating", "scale", "sensor", "kind")
     return {
         "boxes": np.concatenate(boxes),
         **{name: np.concatenate([getattr(s, name) for s in sets]) for name in columns},
@@ -154,7 +156,7 @@ class SetRecipe:
     @property
     def digest(self) -> str:
         """Names the recipe and the version of the simulation: what it draws now, and not before a change of either."""
-        words = {f.name: getattr(self, f.name) for f in fields(self)} | {"version": SIMULATION_VERSION}
+        words = {f.name: getattr(self, f.name) for f in fields(self)} | {"version": [SIMULATION_VERSION, SET_VERSION]}
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()
 
 
@@ -190,13 +192,14 @@ def _draw(recipe: SetRecipe, index: int, stretcher: Stretcher, out: NDArray[np.f
         stretcher.stretch(RawFrame.from_samples(frame.samples, bits=sensor.bits), out)
     except NotADarkFrameError:  # a capture failure that never reaches the networks
         return None
-    boxes = np.array(frame.truth.boxes, np.float32).reshape(-1, 4) * IMAGE_SIDE
-    boxes /= np.array([sensor.width, sensor.height] * 2, np.float32)
+    scale = np.array([IMAGE_SIDE / sensor.width, IMAGE_SIDE / sensor.height], np.float32)
+    boxes = np.array(frame.truth.boxes, np.float32).reshape(-1, 4) * np.tile(scale, 2)
     return ImageSet(
         images=np.rint(out * 255).astype(np.uint8)[None],
         class_index=np.array([class_index], np.int64),
         rating=np.array([frame.truth.rating], np.float32),
         boxes=np.column_stack([np.zeros(len(boxes), np.float32), boxes]),
+        scale=scale[None],
         sensor=np.array([sensor.name]),
         kind=np.array([frame.truth.kind]),
     )

@@ -7,7 +7,7 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -338,20 +338,26 @@ def predict(
     return np.concatenate(parts)
 
 
-@torch.no_grad()
 def reestimate_norms(model: nn.Module, images: NDArray[np.uint8], side: int, *, batch: int = 64) -> None:
     """Set the running statistics of every BatchNorm to their mean over images (precise-BN).
 
     After short training the exponential averages lag far behind the weights.
     """
+    parts = np.array_split(images, max(1, len(images) // batch))  # of like size: they count alike
+    reestimate_norms_over(model, (to_images(part, side) for part in parts))
+
+
+@torch.no_grad()
+def reestimate_norms_over(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """The same over batches of (n, 1, side, side) images in [0, 1] as training saw them, where it changed them."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch: a plain average
     model.train()
     device = next(model.parameters()).device
-    for start in range(0, len(images) - batch + 1, batch):
-        x = to_images(images[start : start + batch], side).to(device)
+    for images in batches:
+        x = images.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision(device.type)):
             model(x.contiguous(memory_format=torch.channels_last))
     for norm in norms:

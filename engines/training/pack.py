@@ -18,6 +18,7 @@ from engines.regions import find_regions
 from engines.simulation import SENSORS, Plan, simulate
 from engines.training.data import AMBIGUOUS, ImageSet
 from engines.training.quantize import decisive, load_weights, quantize
+from engines.training.unseen import ALPHA
 from kernels import RawFrame, StretchParams
 
 SCORE_TOLERANCE = 0.05  # int8 differs between processors (VNNI or not); more than this is another network
@@ -27,10 +28,9 @@ GOLDEN_PLANS = (
     ("B", "Diagonal", 7.0), ("E", "Diagonal", 8.0),
 )  # fmt: skip
 GOLDEN_SEED = 424_242
-ALPHA = 2.0
 SCORE_ERROR = 0.02
-CLEAN_FRAMES_FLAGGED = 0.05
-CLEAN_FRAMES = 400  # that the threshold is chosen on
+CLEAN_FRAMES_FLAGGED = 0.01
+CLEAN_FRAMES = 1000  # that the threshold is chosen on
 
 
 def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> float:
@@ -53,7 +53,7 @@ def choose_spec(p_ng: np.ndarray, level: np.ndarray, defective: np.ndarray) -> f
 
 
 def choose_threshold(maps: np.ndarray) -> float:
-    """t, on a bin edge: the lowest at which at most 5 % of clean frames show a region; maps is (n, h, w) of S, 0..1."""
+    """t, on a bin edge: the lowest at which at most 1 % of clean frames show a region; maps is (n, h, w) of S, 0..1."""
     eight_bit = np.rint(maps * 255).astype(np.uint8)
     for edge in range(64, 256, 4):
         t = edge / 256

@@ -6,6 +6,7 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import nn
 
 from engines.classes import p_ng
 from engines.errors import TrainingError
@@ -23,7 +25,7 @@ from engines.models import ForImages, build
 from engines.openvino import outputs_of
 from engines.training.data import ImageSet
 from engines.training.equalize import equalize
-from engines.training.ranges import CHOICES, magnitudes
+from engines.training.ranges import CHOICES, magnitudes, taught_convolutions
 from engines.training.unseen import unseen_maps
 from kernels import IMAGE_SIDE
 
@@ -132,6 +134,11 @@ def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Pat
             plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
             export(model, plain)
             quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+            layers = sum(isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) for m in model.modules())
+            if len(taught_convolutions(onnx.load(prepared))) != layers:
+                raise RuntimeError(
+                    f"{model.role}: the exported file does not name the weights of {layers} convolutions"
+                )
             exact = decisive(model.role, outputs_of(prepared, checks))
             found = magnitudes(prepared, images)
             for name, choose in CHOICES.items():
@@ -157,11 +164,35 @@ def _quantize_with(prepared: Path, ranges: dict[str, float], path: Path) -> None
         tensor: [{"quant_type": QuantType.QInt8, "rmin": np.float32(-limit), "rmax": np.float32(limit)}]
         for tensor, limit in ranges.items()
     }
+    model = onnx.load(prepared)
+    taught = {node.name for node in taught_convolutions(model)}
+    fixed = [node.name for node in model.graph.node if node.op_type in QUANTIZED and node.name not in taught]
     quantize_static(
         str(prepared), str(path), _Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=QUANTIZED, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+        op_types_to_quantize=QUANTIZED, nodes_to_exclude=fixed, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
         extra_options=QUANTIZE_OPTIONS | {"TensorQuantOverrides": given},
     )  # fmt: skip
+    if fixed:
+        _read_unrounded(path, fixed)
+
+
+def _read_unrounded(path: Path, fixed: Sequence[str]) -> None:
+    """Let filters that were never taught, and what leads to them, read in float32 what taught ones read rounded."""
+    model = onnx.load(path)
+    makers = {output: node for node in model.graph.node for output in node.output}
+    waiting = [node for node in model.graph.node if node.name in fixed]
+    seen: set[str] = set()
+    while waiting:
+        node = waiting.pop()
+        seen.add(node.name)
+        for i, name in enumerate(node.input):
+            maker = makers.get(name)
+            if maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in makers:
+                node.input[i] = makers[maker.input[0]].input[0]
+                maker = makers.get(node.input[i])
+            if maker is not None and maker.name not in seen:
+                waiting.append(maker)
+    onnx.save(model, path)
 
 
 def decisive(role: str, outputs: NDArray[np.float32]) -> NDArray[np.float32]:

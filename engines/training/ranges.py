@@ -52,16 +52,20 @@ CHOICES: dict[str, Callable[[Magnitudes], float]] = {
 }
 
 
+def taught_convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The convolutions of an exported network whose weights training made: parameters keep their names, constants have none."""
+    return [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose") and n.input[1].endswith(".weight")]
+
+
 def magnitudes(path: Path, images: NDArray[np.uint8]) -> dict[str, Magnitudes]:
-    """Magnitudes of the input of every convolution of a float32 ONNX file, by tensor; the images are read twice.
+    """Magnitudes of the input of every taught convolution of a float32 ONNX file, by tensor; the images are read twice.
 
     Args:
         path: of a file whose one input is `image`.
         images: (n, 224, 224) uint8, image times 255.
     """
     model = onnx.load(path)
-    convolutions = [node for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
-    names = sorted({node.input[0] for node in convolutions} - {i.name for i in model.graph.input})
+    names = sorted({node.input[0] for node in taught_convolutions(model)} - {i.name for i in model.graph.input})
     model.graph.output.extend(onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in names)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 

@@ -21,10 +21,10 @@ from engines.training.fit import Job, fit, reestimate_norms
 from engines.training.parallel import join_group
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import calibrate, regressor_job
-from engines.training.unseen import seen_only, unseen_job
+from engines.training.unseen import RECIPES, finish, seen_only, unseen_job
 from engines.training.warm_start import START_IMAGES, start_from
 
-_JOBS = {"classifier": classifier_job, "regressor": regressor_job, "unseen": unseen_job}
+_JOBS: dict[str, Callable[..., Job]] = {"classifier": classifier_job, "regressor": regressor_job, "unseen": unseen_job}
 
 
 def train(
@@ -38,6 +38,7 @@ def train(
     start: Path | None = None,
     classes: int = 4,
     pictures: Pictures | None = None,
+    recipe: str = "exposed",
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train a role on (training, validation) sets, or go on from out/checkpoint.pt.
@@ -52,21 +53,25 @@ def train(
         start: a bundle's ONNX file of this role to start from, or None for fresh weights.
         classes: of a classifier: 4, or 2 to compare.
         pictures: what ordinary pictures, and no stretched frames, may be turned to; None for frames.
+        recipe: of an unseen network: a key of RECIPES.
         report: called with one line of progress.
 
     Returns:
         out/weights.pt: the state dict with re-estimated BatchNorm statistics, float32, on the CPU.
 
     Raises:
-        TrainingError: an unknown role or preset, a set that cannot teach the role, or a start that is another network.
+        TrainingError: an unknown role, preset or recipe, a set that cannot teach the role, or a start that is another network.
     """
-    if role not in ROLES or preset not in PRESETS:
-        raise TrainingError(f"role {role!r}, preset {preset!r}: wanted one of {ROLES} and one of {tuple(PRESETS)}")
+    for what, name, known in (("role", role, ROLES), ("preset", preset, PRESETS), ("recipe", recipe, RECIPES)):
+        if name not in known:
+            raise TrainingError(f"{what} {name!r}: wanted one of {', '.join(known)}")
     training, validation = sets
     for name, taught in (("training", training), ("validation", validation)):
         _check_teaches(role, taught, name)
     model = _begun(role, preset, seed, start, training.images[:START_IMAGES])
-    options: dict[str, Any] = {} if role == "unseen" else {"pictures": pictures}
+    options: dict[str, Any] = {"pictures": pictures}
+    if role == "unseen":
+        options["recipe"] = recipe
     if role == "classifier":
         options["classes"] = classes
     job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed, **options)
@@ -84,7 +89,11 @@ def train(
         taught = seen_only(training) if role == "unseen" else training
         count = min(NORM_IMAGES[preset], len(taught))
         chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
-        _finish(job, model, taught.images[chosen], validation)
+        if role == "unseen":
+            report(finish(job, taught.images[chosen], seen_only(validation).images, recipe, pictures))
+        else:
+            reestimate_norms(model, taught.images[chosen], model.side, batch=min(50, count))
+        _finish(job, model, validation)
     return out / "weights.pt"
 
 
@@ -98,9 +107,8 @@ def _begun(role: str, preset: str, seed: int, start: Path | None, images: NDArra
     return model
 
 
-def _finish(job: Job, model: ForImages, images: NDArray[np.uint8], validation: ImageSet) -> None:
-    """Re-estimate the norms on training images, calibrate a regressor, say what came of it and write weights.pt."""
-    reestimate_norms(model, images, model.side, batch=min(50, len(images)))
+def _finish(job: Job, model: ForImages, validation: ImageSet) -> None:
+    """Calibrate a regressor, say what came of the training and write weights.pt."""
     if model.role == "regressor":
         slope, offset = calibrate(model, validation)
         job.report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
@@ -126,7 +134,10 @@ def _check_teaches(role: str, images: ImageSet, name: str) -> None:
             raise TrainingError(f"{name} set: every frame has level {images.rating[0]:g}, wanted at least two levels")
         if name == "validation" and not (images.class_index != CLASSES.index("Error")).any():
             raise TrainingError(f"{name} set: capture failures only, wanted frames with a level")
-    if role == "unseen" and name == "training" and not len(seen_only(images).boxes):
-        raise TrainingError(
-            f"{name} set: no box on a frame that may be learnt from (no capture failure, no left-out shape), wanted some"
-        )
+    if role == "unseen":
+        seen = seen_only(images)
+        if name == "training" and not len(seen.boxes):
+            raise TrainingError(f"{name} set: no box on a frame that may be learnt from "
+                                "(no capture failure, no left-out shape), wanted some")  # fmt: skip
+        if not len(seen):
+            raise TrainingError(f"{name} set: capture failures and left-out shapes only, wanted frames to calibrate on")

@@ -117,6 +117,10 @@ def test_a_training_folder_that_cannot_teach_is_refused_before_the_first_epoch(
     [
         (("evaluate", "--data", ".", "--runs", ".", "--against", "f32"), "--precision and --against are for a bundle"),
         (("train", "regressor", "--simulate", "64", "--out", "run", "--classes", "2"), "--classes 2 is for the class"),
+        (
+            ("train", "regressor", "--simulate", "64", "--out", "run", "--recipe", "paper"),
+            "--recipe paper is for the un",
+        ),
         (("train", "regressor", "--out", "run"), "wanted one of --data and --simulate"),
     ],
 )

@@ -61,9 +61,10 @@ def test_frames_are_proposed_for_and_a_person_decides(station: tuple[Path, dict[
 
 
 def test_objects_lose_the_margin_that_training_gave_them() -> None:
-    logits = np.full((224, 224), -8, np.float32)
-    logits[40:80, 50:100] = 8
-    logits[0:30, 200:224] = 8
-    logits[150:160, 150:160] = 8
-    boxes = [region.box for region in find_objects(logits)]
+    logits = np.stack([np.full((224, 224), v, np.float32) for v in (-3, -8)])  # background and object, both doubtful
+    logits[1, 40:80, 50:100] = 8
+    logits[1, 0:30, 200:224] = -1  # e^2 times as likely as background, and that is enough
+    logits[1, 100:120, 10:40] = -2  # e times is not
+    logits[1, 150:160, 150:160] = 8
+    boxes = [region.box for region in find_objects(logits, (1.0, 1.0))]
     assert boxes == [(60, 50, 90, 70), (210, 0, 224, 20), (153, 153, 157, 157)]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines import Bundle, BundleError, GoldenGateError, Inspector, Precision, bundle
-from engines.build import build_inspector, check_golden
+from engines.build import _alike, build_inspector, check_golden
 from engines.bundle import FILES, write_manifest
-from kernels import StretchParams
+from engines.inspector import Inspection
+from kernels import IMAGE_SIDE, StretchParams
 
 LARGEST_BYTES = 58_000_000
 
@@ -41,6 +43,14 @@ def test_the_shipped_bundle_passes_its_gate_at_every_precision(starter: Bundle, 
         assert report.score_difference <= starter.score_tolerance
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0, 4.0])
+def test_a_map_that_doubts_everything_is_not_the_clean_one_of_the_golden_frame(starter: Bundle, alpha: float) -> None:
+    clean = replace(starter.golden()[0], m_alpha=0.0)
+    same = Inspection(p=clean.p, level=clean.level)
+    for s, passes in ((0.3, False), (0.02, True)):
+        assert _alike(same, IMAGE_SIDE**2 * s**alpha, clean, alpha) is passes
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_changed_file_is_named(copy: Path, name: str) -> None:
     with (copy / name).open("ab") as file:
@@ -59,7 +69,7 @@ def test_a_missing_file_is_named(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [("format = 1", "format = 2", "format 2"), ("[stretch]", "[stretch", "cannot be read"), ("k = 6.0", "k = -1", "above 0"),
-     ("alpha = 2.0", "beta = 2.0", "alpha")],
+     ("alpha = 4.0", "beta = 4.0", "alpha")],
 )  # fmt: skip
 def test_a_wrong_manifest_says_what_is_wrong(copy: Path, before: str, after: str, message: str) -> None:
     manifest = copy / "bundle.toml"

@@ -24,7 +24,6 @@ from engines.training.fit import SGD_RATE, Batch, Stage, fit, predict, reestimat
 from engines.training.quantize import export  # noqa: E402
 from engines.training.regress import calibrate, regressor_job  # noqa: E402
 from engines.training.train import train  # noqa: E402
-from engines.training.unseen import auroc, box_target, unseen_loss, unseen_maps  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -213,24 +212,6 @@ def test_upright_pictures_keep_their_rows() -> None:
         lying = (varied.mean(3).std(2) > varied.mean(2).std(2)).sum()
         assert lying <= most
         assert upright or lying >= 10
-
-
-def test_boxes_are_enlarged_by_ten_pixels() -> None:
-    target = box_target(np.array([[50, 60, 70, 80]], np.float32))
-    assert target.sum() == 40 * 40
-    assert target[50:90, 40:80].all()
-
-
-def test_a_false_claim_costs_four_times_a_missed_one() -> None:
-    logit = torch.zeros(1, 1, 1, 1)
-    image = torch.zeros(1)
-    missed, claimed = (float(unseen_loss(logit, (image, torch.full_like(logit, t)))) for t in (1.0, 0.0))
-    assert claimed == pytest.approx(4 * missed)
-
-
-def test_auroc_counts_ties_half() -> None:
-    assert auroc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == pytest.approx(0.875)
-    assert unseen_maps(np.full((1, 2, 1, 1), -50, np.float32))[0, 0, 0] == pytest.approx(1)
 
 
 def test_images_are_averaged_over_equal_areas() -> None:

@@ -16,7 +16,7 @@ from engines.bundle import find, load
 from engines.models import build, resnet101_d
 from engines.models.resnet_d import Bottleneck, ResNetD
 from engines.training.equalize import equalize
-from engines.training.pack import choose_spec
+from engines.training.pack import choose_spec, choose_threshold
 from engines.training.ranges import BINS, Magnitudes, magnitudes
 
 RNG = np.random.default_rng(5)
@@ -96,13 +96,21 @@ def test_quantiles_of_magnitudes() -> None:
 
 
 def test_magnitudes_are_those_of_what_convolutions_read(tmp_path: Path) -> None:
-    """image -> x 3 -> Conv: the convolution reads up to 3."""
-    weight = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
+    """image -> x 3 -> Conv: the convolution reads up to 3. What filters of constants read is not asked."""
+    weight, fixed = (numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), n) for n in ("conv.weight", "constant"))
     three = numpy_helper.from_array(np.float32(3), "three")
+    nodes = [
+        onnx.helper.make_node(kind, inputs, outputs)
+        for kind, inputs, outputs in (
+            ("Mul", ["image", "three"], ["scaled"]),
+            ("Conv", ["scaled", "conv.weight"], ["y"]),
+            ("Relu", ["image"], ["positive"]),
+            ("Conv", ["positive", "constant"], ["z"]),
+        )
+    ]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Mul", ["image", "three"], ["scaled"]), onnx.helper.make_node("Conv", ["scaled", "w"], ["y"])],
-        "g", [onnx.helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 224, 224])],
-        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [weight, three],
+        nodes, "g", [onnx.helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 224, 224])],
+        [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [weight, fixed, three],
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "m.onnx")
@@ -132,6 +140,18 @@ def test_shipped_networks_round_symmetrically_and_nothing_that_no_convolution_re
             assert not zero.any()
         if node.op_type == "DequantizeLinear":
             assert readers[node.output[0]] & {"Conv", "ConvTranspose"}, node.name
+
+
+def test_one_clean_frame_in_a_hundred_shows_a_region_at_the_threshold() -> None:
+    """Of 200 maps five peak at 0.9, 0.8, ... 0.5 on 8x8 pixels: two may, the third may not."""
+    maps = np.zeros((200, 32, 32), np.float32)
+    for number, peak in enumerate((0.9, 0.8, 0.7, 0.6, 0.5)):
+        maps[number, 8:16, 8:16] = peak
+    t = choose_threshold(maps)
+    assert t * 256 % 4 == 0
+    assert 0.7 - 4 / 256 < t < 0.72
+    assert choose_threshold(maps[5:]) == 64 / 256
+    assert choose_threshold(np.ones((3, 32, 32), np.float32)) == 252 / 256
 
 
 def test_spec_lies_in_the_gap() -> None:
