@@ -8,7 +8,8 @@ STATION ?= station
 REAL_DATA ?= ../shared/data
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways gpu golden wheel starter clean help
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu golden wheel starter \
+  clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -66,6 +67,15 @@ real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: three hour
 
 solar-ways: $(VENV)/.dev ## ways of learning from few solar cells, side by side: an hour a fold; goes on where it was stopped
 	$(BIN)/python -m benchmarks.real.solar_ways --data $(REAL_DATA) $(ARGS)
+
+left-out: $(VENV)/.dev ## classes that a UNet never saw, in REAL_DATA: an hour on two cores
+	$(BIN)/python -m benchmarks.unseen.left_out --data $(REAL_DATA) $(ARGS)
+
+left-out-dark: $(VENV)/.dev ## rings, bands and failures that a UNet never saw, on simulated dark frames: an hour on two cores
+	$(BIN)/python -m benchmarks.unseen.dark $(ARGS)
+
+labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours on two cores; goes on where it was stopped
+	$(BIN)/python -m benchmarks.active_labeling --data $(REAL_DATA) $(ARGS)
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from appliance.labels import iou
 from benchmarks.unseen.sets import DEVIATION, Picture
+from engines.training.fit import predict, reestimate_norms
 from kernels import IMAGE_SIDE
 
 STRIDE = 4
@@ -49,7 +51,7 @@ def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class CenterNet(nn.Module):
-    """Heat maps of centres, one a class, with the size and the fraction of a cell at each; (n, 1, 224, 224) in.
+    """Heat maps of centres, one a class, with the size and the fraction of a cell at each; (n, 1, 224, 224) in [0, 1] in.
 
     Args:
         classes: how many.
@@ -70,7 +72,7 @@ class CenterNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, classes + 4, 56, 56): heat logits, log size (w, h) in cells, offset (x, y) in cells."""
-        x = self.stem(x)
+        x = self.stem((x - 0.5) * (255 / DEVIATION))
         levels = []
         for down in self.down:
             x = down(x)
@@ -98,7 +100,7 @@ def _varied(
     corners = np.stack([boxes[:, [0, 1]], boxes[:, [2, 3]], boxes[:, [0, 3]], boxes[:, [2, 1]]], 1) - 0.5
     corners = corners @ matrix[:, :2].T + matrix[:, 2] + 0.5
     found = np.concatenate([corners.min(1), corners.max(1)], 1)
-    value = (moved - 127.5) / DEVIATION * np.exp(rng.uniform(-0.2, 0.2)) + rng.normal() * 0.1
+    value = (moved / 255 - 0.5) * np.exp(rng.uniform(-0.2, 0.2)) + 0.5 + rng.normal() * 0.1 * DEVIATION / 255
     return value.astype(np.float32), found.astype(np.float32)
 
 
@@ -132,7 +134,8 @@ def _loss(out: Tensor, target: Tensor, count: int) -> Tensor:
 
 
 def train_detector(pictures: Sequence[Picture], classes: Sequence[str], *, seed: int, steps: int = STEPS) -> CenterNet:
-    """Train from nothing on labeled pictures; the same schedule for any of them."""
+    """Train from nothing on labeled pictures, whose order does not matter; the same schedule for any of them."""
+    pictures = sorted(pictures, key=lambda picture: picture.name)
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 19))
     model = CenterNet(len(classes))
@@ -154,34 +157,18 @@ def train_detector(pictures: Sequence[Picture], classes: Sequence[str], *, seed:
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         scheduler.step()
-    _reestimate(model, pictures)
-    model.eval()
+    reestimate_norms(model, _images(pictures), IMAGE_SIDE, batch=min(BATCH, len(pictures)))
     return model
 
 
-@torch.no_grad()
-def _reestimate(model: CenterNet, pictures: Sequence[Picture]) -> None:
-    """BatchNorm statistics over the training pictures themselves: after short training running averages lag."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    model.train()
-    for start in range(0, len(pictures), BATCH):
-        model(_images(pictures[start : start + BATCH]))
+def _images(pictures: Sequence[Picture]) -> NDArray[np.uint8]:
+    return np.stack([p.image for p in pictures])
 
 
-def _images(pictures: Sequence[Picture]) -> Tensor:
-    stack = np.stack([p.image for p in pictures]).astype(np.float32)
-    return torch.from_numpy((stack - 127.5) / DEVIATION)[:, None].contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
 def heat_maps(model: CenterNet, pictures: Sequence[Picture]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Of each picture (classes, 56, 56) probabilities of centres, and (4, 56, 56) sizes and offsets."""
-    parts = [model(_images(pictures[start : start + 16])) for start in range(0, len(pictures), 16)]
-    out = torch.cat(parts)
-    return out[:, :-4].sigmoid().numpy(), out[:, -4:].numpy()
+    out = predict(model, _images(pictures), IMAGE_SIDE, batch=16, exact=True)
+    return np.asarray(1 / (1 + np.exp(-out[:, :-4])), np.float32), out[:, -4:]
 
 
 def detect(model: CenterNet, pictures: Sequence[Picture], *, least: float = SCORE) -> list[list[Detection]]:
@@ -223,7 +210,7 @@ def scores(
             there += len(boxes)
             for detection in (d for d in detections if d.class_index == k):
                 given += 1
-                overlaps = [_iou(detection.box, box) for box in boxes]
+                overlaps = [iou(detection.box, box) for box in boxes]
                 if overlaps and max(overlaps) > 0.5:
                     right += 1
                     boxes.pop(int(np.argmax(overlaps)))
@@ -232,10 +219,3 @@ def scores(
         f1 = 2 * right / (given + there) if there else float("nan")
         table[name] = Score(precision, recall, f1)
     return table
-
-
-def _iou(a: Sequence[float], b: Sequence[float]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(0.0, width) * max(0.0, height)
-    both = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
-    return shared / both if both else 0.0

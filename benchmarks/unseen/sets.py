@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,11 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.training_sets import read_picture
+from engines.training.data import Pictures
 from kernels import IMAGE_SIDE
 
-TILE = 320  # pixels of a circuit board's tile: at 224 pixels a defect of a whole board would be 7 pixels wide
+# Pixels a side of what becomes one image, or None where a file does: so a defect of a whole board is 14 pixels wide and
+# not 7, and grooves of every tile are equally wide, whatever its shape.
+WINDOWS: dict[str, int | None] = {"deeppcb": 320, "neu_det": None, "magnetic_tile": IMAGE_SIDE}
+TURNS = {"deeppcb": Pictures.TURNED, "neu_det": Pictures.TURNED, "magnetic_tile": Pictures.UPRIGHT}  # tiles are ground
 DEVIATION = 16.0  # of 255: eight deviations either way fit
-SMALLEST_PART = 6  # pixels of a box that a tile cuts, below which it is left out
+# Of a box that a window cuts, the share of it, or of the window, that must be inside: windows with less are left out, for
+# nobody could say whether they show the defect.
+PART_OF_BOX, PART_OF_WINDOW = 0.4, 0.2
 CORNERS = {
     "deeppcb": ("x1", "y1", "x2", "y2"),
     "neu_det": ("xmin", "ymin", "xmax", "ymax"),
@@ -31,9 +37,10 @@ class Picture:
     """One image with its boxes.
 
     Attributes:
-        name: file, and tile of it.
-        group: pictures that look alike, or are of one board; never divided between parts.
-        image: (224, 224) uint8, 127.5 at the set's mean, 16 a standard deviation of the set.
+        name: file, and window of it.
+        group: pictures that look alike, or are windows of one file; never divided between parts. All circuit boards are of
+            seven designs, which parts share.
+        image: (224, 224) uint8, 127.5 at its file's mean, 16 a standard deviation of it: exposures differ.
         boxes: (k, 4) float32 in pixels of the image.
         classes: one for each box.
         scale: (x, y) pixels of the image for one of the file.
@@ -47,19 +54,25 @@ class Picture:
     scale: tuple[float, float]
 
 
-Read = tuple[NDArray[np.float32], Picture]  # grey values at 224 pixels, and all else
-
-
 def pictures(name: str, data: Path) -> list[Picture]:
-    """All pictures of a set, in the order of their files.
+    """All pictures of a set, in the order of their files."""
+    folder = data / name
+    boxes = _boxes(folder)
+    return [
+        picture
+        for file, group in _files(folder)
+        for picture in _pictures(name, file, group, read_picture(folder / "images" / file), boxes.get(file, []))
+    ]
 
-    One mean and deviation for the whole set: boards are black and white, and a deviation for each would follow how much of each.
-    """
-    read = list(_READERS[name](data / name))
-    greys = np.stack([grey for grey, _ in read])
-    mean, deviation = float(greys.mean()), float(greys.std())
-    images = np.clip(np.rint(127.5 + (greys - mean) / deviation * DEVIATION), 0, 255).astype(np.uint8)
-    return [replace(picture, image=image) for (_, picture), image in zip(read, images, strict=True)]
+
+def _files(folder: Path) -> list[tuple[str, str]]:
+    """Names of the files, with their groups."""
+    listed = folder / ("images.csv" if folder.name == "deeppcb" else "labels.csv")
+    with listed.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if folder.name == "deeppcb":
+        return [(row["file"], row["file"]) for row in rows]
+    return [(row["file"], row.get("near_duplicate_group") or row["file"]) for row in rows]
 
 
 def _boxes(folder: Path) -> dict[str, list[tuple[Box, str]]]:
@@ -71,42 +84,71 @@ def _boxes(folder: Path) -> dict[str, list[tuple[Box, str]]]:
     return found
 
 
-def _picture(name: str, group: str, grey: NDArray[np.uint16], boxes: list[tuple[Box, str]]) -> Read:
-    height, width = grey.shape
-    scale = IMAGE_SIDE / width, IMAGE_SIDE / height
-    corners = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4) * np.array([*scale, *scale], np.float32)
-    how = cv2.INTER_AREA if max(grey.shape) > IMAGE_SIDE else cv2.INTER_LINEAR
-    resized = cv2.resize(grey.astype(np.float32), (IMAGE_SIDE, IMAGE_SIDE), interpolation=how)
-    return resized, Picture(name, group, np.empty(0, np.uint8), corners, tuple(c for _, c in boxes), scale)
+def _pictures(
+    name: str, file: str, group: str, grey: NDArray[np.uint16], boxes: list[tuple[Box, str]]
+) -> Iterator[Picture]:
+    """The windows of a file with what is left of its boxes."""
+    values = (grey.astype(np.float32) - grey.mean()) / max(1.0, float(grey.std()))
+    window = WINDOWS[name]
+    if window is None:
+        yield _picture(file, group, values, boxes)
+        return
+    lacking = [max(0, window - side) for side in values.shape]
+    before = [side // 2 for side in lacking]
+    boxes = _mirrored(boxes, values.shape, before, lacking)
+    values = np.pad(values, [(a, side - a) for a, side in zip(before, lacking, strict=True)], mode="reflect")
+    for y in _starts(values.shape[0], window):
+        for x in _starts(values.shape[1], window):
+            parts = [(box, _cut(box, x - before[1], y - before[0], window), c) for box, c in boxes]
+            touched = [(whole, part, c) for whole, part, c in parts if _area(part) > 0]
+            enough = [
+                _area(part) >= min(PART_OF_BOX * _area(whole), PART_OF_WINDOW * window**2) for whole, part, _ in touched
+            ]
+            if all(enough):
+                kept = [(part, c) for _, part, c in touched]
+                yield _picture(f"{file}:{x},{y}", group, values[y : y + window, x : x + window], kept)
 
 
-def _boards(folder: Path) -> Iterator[Read]:
-    """Four tiles of each board; a box that is cut stays where enough of it is left."""
-    boxes = _boxes(folder)
-    with (folder / "images.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            grey = read_picture(folder / "images" / row["file"])
-            for y in range(0, grey.shape[0] - TILE + 1, TILE):
-                for x in range(0, grey.shape[1] - TILE + 1, TILE):
-                    inside = [(_cut(box, x, y), c) for box, c in boxes.get(row["file"], ())]
-                    kept = [(box, c) for box, c in inside if min(box[2] - box[0], box[3] - box[1]) >= SMALLEST_PART]
-                    tile = grey[y : y + TILE, x : x + TILE]
-                    yield _picture(f"{row['file']}:{x},{y}", row["file"], tile, kept)
+def _mirrored(
+    boxes: list[tuple[Box, str]], shape: tuple[int, ...], before: list[int], lacking: list[int]
+) -> list[tuple[Box, str]]:
+    """Boxes, and what the mirrored margins of a file smaller than a window show of them."""
+    height, width = shape
+    found = []
+    for (x0, y0, x1, y1), name in boxes:
+        across = _with_margins(x0, x1, width, before[1], lacking[1] - before[1])
+        down = _with_margins(y0, y1, height, before[0], lacking[0] - before[0])
+        found += [((left, top, right, bottom), name) for left, right in across for top, bottom in down]
+    return found
 
 
-def _cut(box: Box, x: int, y: int) -> Box:
-    x0, x1 = (float(np.clip(v - x, 0, TILE)) for v in (box[0], box[2]))
-    y0, y1 = (float(np.clip(v - y, 0, TILE)) for v in (box[1], box[3]))
+def _with_margins(low: float, high: float, side: int, before: int, after: int) -> list[tuple[float, float]]:
+    """A range of pixels, and its mirror images at 0 and at `side` - 1 as far as the margins go."""
+    first = max(1 - high, -before), min(1 - low, 0.0)
+    last = max(2 * side - 1 - high, float(side)), min(2 * side - 1 - low, side + after)
+    return [(low, high), *((a, b) for a, b in (first, last) if a < b)]
+
+
+def _starts(side: int, window: int) -> list[int]:
+    """Where windows begin: as many as the side needs, evenly, the last at its end."""
+    return [round(v) for v in np.linspace(0, side - window, -(-side // window))]
+
+
+def _cut(box: Box, x: int, y: int, window: int) -> Box:
+    x0, x1 = (float(np.clip(v - x, 0, window)) for v in (box[0], box[2]))
+    y0, y1 = (float(np.clip(v - y, 0, window)) for v in (box[1], box[3]))
     return x0, y0, x1, y1
 
 
-def _whole(folder: Path) -> Iterator[Read]:
-    boxes = _boxes(folder)
-    with (folder / "labels.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            grey = read_picture(folder / "images" / row["file"])
-            group = row.get("near_duplicate_group") or row["file"]
-            yield _picture(row["file"], f"{row['class']} {group}", grey, boxes.get(row["file"], []))
+def _area(box: Box) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Read]]] = {"deeppcb": _boards, "neu_det": _whole, "magnetic_tile": _whole}
+def _picture(name: str, group: str, values: NDArray[np.float32], boxes: list[tuple[Box, str]]) -> Picture:
+    height, width = values.shape
+    scale = IMAGE_SIDE / width, IMAGE_SIDE / height
+    corners = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4) * np.array([*scale, *scale], np.float32)
+    how = cv2.INTER_AREA if max(values.shape) > IMAGE_SIDE else cv2.INTER_LINEAR
+    resized = cv2.resize(values, (IMAGE_SIDE, IMAGE_SIDE), interpolation=how)
+    image = np.clip(np.rint(127.5 + resized * DEVIATION), 0, 255).astype(np.uint8)
+    return Picture(name, group, image, corners, tuple(c for _, c in boxes), scale)

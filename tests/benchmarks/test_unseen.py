@@ -1,0 +1,210 @@
+"""The left-out benchmark and the labeling experiment: divisions, strategies, counting; on made-up pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from benchmarks.active_labeling import labels_say, macro, summary
+from benchmarks.harness import T_95, mean_interval
+from benchmarks.unseen import rounds
+from benchmarks.unseen.detector import Detection, Score, scores
+from benchmarks.unseen.left_out import divide, masks, softmax_entropy
+from benchmarks.unseen.rounds import FIRST, ROUND, Bench, Memo, entropy_of, margin_of, trial
+from benchmarks.unseen.sets import Picture, _mirrored
+
+CLASSES = ("a", "b", "c", "d", "e")
+
+
+def picture(number: int, classes: tuple[str, ...]) -> Picture:
+    boxes = np.array([[10 + 30 * k, 20, 30 + 30 * k, 40] for k in range(len(classes))], np.float32).reshape(-1, 4)
+    image = np.full((224, 224), number % 256, np.uint8)
+    return Picture(f"p{number:03d}", f"g{number // 2}", image, boxes, classes, (0.5, 0.5))
+
+
+@pytest.fixture(scope="module")
+def made() -> list[Picture]:
+    """Two hundred pictures in pairs that must not be divided: none, one, or two classes."""
+    kinds = [(), *((c,) for c in CLASSES), ("a", "b"), ("d", "d")]
+    return [picture(i, kinds[(i * 7 + i // 8) % len(kinds)]) for i in range(200)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nothing_left_out_is_taught_and_no_group_is_on_both_sides(made: list[Picture], seed: int) -> None:
+    division = divide(made, seed)
+    assert len(division.left_out) == 3
+    assert len(division.training) == 20
+    assert not any(division.left_out & set(p.classes) for p in division.training)
+    assert {c for p in division.training for c in p.classes} == set(CLASSES) - division.left_out
+    assert any(not p.classes for p in division.training)
+    assert not {p.group for p in division.training} & {p.group for p in division.pool}
+    shown = [bool(division.left_out & set(p.classes)) for p in division.pool]
+    assert division.positive.tolist() == shown
+    assert 10 <= sum(shown) <= 30
+    assert sum(shown) < len(shown)
+
+
+def test_seeds_leave_other_classes_out(made: list[Picture]) -> None:
+    assert len({divide(made, seed).left_out for seed in range(5)}) > 1
+    assert [p.name for p in divide(made, 3).pool] == [p.name for p in divide(made, 3).pool]
+
+
+def test_background_is_what_lies_in_no_enlarged_box() -> None:
+    new, background = masks(picture(0, ("a", "b")), frozenset("b"))
+    assert new[20:40, 40:60].all()
+    assert new.sum() == 20 * 20
+    assert not background[15:45, 5:65].any()  # ten pixels of the frame are five of the image
+    assert background.sum() == 224 * 224 - 30 * 60
+
+
+def test_entropy_is_highest_where_both_maps_say_the_same() -> None:
+    logits = np.array([[0, 3, -50], [0, -3, 50]], np.float32).reshape(1, 2, 1, 3)
+    entropy = softmax_entropy(logits)[0, 0]
+    assert entropy[0] == pytest.approx(np.log(2))
+    assert entropy[0] > entropy[1] > entropy[2]
+    assert entropy[2] == pytest.approx(0, abs=1e-9)
+
+
+def test_the_test_set_is_the_same_for_all_seeds_and_shares_no_group_with_the_pool(made: list[Picture]) -> None:
+    trials = [trial(made, seed) for seed in range(4)]
+    names = [[p.name for p in one.test] for one in trials]
+    assert all(found == names[0] for found in names)
+    assert len(names[0]) > 20
+    firsts = set()
+    for one in trials:
+        assert not {p.group for p in one.pool} & {p.group for p in one.test}
+        assert {c for p in one.pool for c in p.classes} == {c for p in one.test for c in p.classes} == set(CLASSES)
+        order = [int(p.name[1:]) for p in one.pool]
+        turned = order.index(min(order))
+        assert order[turned:] + order[:turned] == sorted(order)  # the directory's order, from some place on
+        firsts.add(order[0])
+    assert len(firsts) > 1
+
+
+def test_strategies_that_need_no_network_choose_new_images(made: list[Picture], tmp_path: Path) -> None:
+    bench = Bench(trial(made, 1), Memo(tmp_path / "memo.json"))
+    assert bench.chosen("sequential") == list(range(FIRST + 2 * ROUND))
+    drawn = bench.chosen("random")
+    assert len(set(drawn)) == FIRST + 2 * ROUND
+    assert drawn[:FIRST] == list(range(FIRST))
+    again = Bench(trial(made, 1), Memo(tmp_path / "memo.json"))
+    kept = again.memo.starting("next random")
+    assert len(kept) == 2
+    assert again.chosen("random") == list(range(FIRST)) + kept[0] + kept[1] == drawn
+
+
+def test_as_many_boxes_take_as_many_images_as_hold_them(made: list[Picture], tmp_path: Path) -> None:
+    bench = Bench(trial(made, 2), Memo(tmp_path / "memo.json"))
+
+    def boxes(numbers: list[int]) -> int:
+        return sum(len(bench.trial.pool[i].classes) for i in numbers)
+
+    for strategy in ("sequential", "random"):
+        most = boxes(bench.chosen(strategy)) + 20
+        numbers = bench.until(strategy, most)
+        assert len(set(numbers)) == len(numbers) > FIRST + 2 * ROUND
+        assert numbers[: FIRST + 2 * ROUND] == bench.chosen(strategy)
+        assert boxes(numbers) >= most > boxes(numbers[:-1])
+        assert bench.until(strategy, 1) == list(range(FIRST))
+
+
+def test_a_class_that_the_drawn_pool_has_not_is_refused(made: list[Picture], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "MOST_POOL", 3)
+    with pytest.raises(ValueError, match=r"pool of seed 0: nothing of .*, which the test asks for"):
+        trial(made, 0)
+
+
+def test_mirrored_margins_show_boxes_again() -> None:
+    box = (2.0, 30.0, 12.0, 40.0)
+    found = _mirrored([(box, "a")], (100, 100), [0, 20], [10, 40])
+    assert found == [(box, "a"), ((-11.0, 30.0, -1.0, 40.0), "a")]
+    [_, cut] = _mirrored([((90.0, 0.0, 100.0, 5.0), "b")], (100, 100), [0, 0], [0, 4])
+    assert cut == ((100.0, 0.0, 104.0, 5.0), "b")  # its image is nine wide and the margin four
+    picture = np.arange(100.0)
+    padded = np.pad(picture, (20, 20), mode="reflect")
+    assert padded[-11 + 20 : -1 + 20].tolist() == picture[2:12][::-1].tolist()
+
+
+def test_orders_are_by_each_metric_and_without_near_duplicates(
+    made: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps as made up: of every five images left one shows a region, a larger one the later it comes."""
+
+    def logits(_model: object, pictures: list[Picture]) -> np.ndarray:
+        made_up = np.full((len(pictures), 2, 224, 224), 20, np.float32)
+        for i in range(0, len(pictures), 5):
+            made_up[i, :, 100 : 104 + i // 5, 50 : 60 + i // 5] = -20
+        return made_up
+
+    monkeypatch.setattr(rounds, "trained", lambda *_, **__: None)
+    monkeypatch.setattr(rounds, "logits_of", logits)
+    bench = Bench(trial(made, 0), Memo(tmp_path / "memo.json"))
+    left = bench.left(range(FIRST))
+    last = [left[i] for i in range(0, len(left), 5)][::-1]
+    for strategy in ("m_thresh", "m_alpha", "balanced"):
+        assert rounds.STRATEGIES[strategy](bench, list(range(FIRST))) == last[:ROUND]
+    assert set(rounds.STRATEGIES["rois"](bench, list(range(FIRST)))) == set(sorted(last)[:ROUND])
+    unlike = rounds.STRATEGIES["balanced diverse"](bench, list(range(FIRST)))
+    assert len(set(unlike)) == ROUND
+    assert unlike[0] == last[0]
+    assert unlike != last[:ROUND]
+    assert bench.seconds("exposed") > 0
+
+
+def test_detections_count_once_and_by_class(made: list[Picture]) -> None:
+    shown = [picture(0, ("a", "b")), picture(1, ("a",)), picture(2, ())]
+    right, beside = (10.0, 20.0, 30.0, 40.0), (100.0, 100.0, 120.0, 120.0)
+    found = [
+        [Detection(right, 0, 0.9), Detection(right, 0, 0.8), Detection((41.0, 21.0, 59.0, 41.0), 1, 0.7)],
+        [Detection(beside, 0, 0.9)],
+        [Detection(right, 1, 0.5)],
+    ]
+    table = scores(found, shown, ["a", "b", "c"])
+    assert table["a"] == Score(1 / 3, 1 / 2, 2 / 5)
+    assert table["b"] == Score(1 / 2, 1.0, 2 / 3)
+    assert np.isnan(table["c"].f1)
+    assert macro(table) == pytest.approx({"precision": 5 / 12, "recall": 3 / 4, "f1": (2 / 5 + 2 / 3) / 2})
+
+
+def test_uncertainty_is_highest_in_the_middle() -> None:
+    assert entropy_of(np.array([0.5, 0.01])) > entropy_of(np.array([0.9, 0.01])) > entropy_of(np.array([0.999, 0.001]))
+    assert margin_of(np.array([0.5, 0.49])) > margin_of(np.array([0.6, 0.1])) > margin_of(np.array([0.95, 0.1]))
+
+
+def test_labels_say_what_was_found(made: list[Picture]) -> None:
+    subject = trial(made, 0)
+    nothing = [i for i, p in enumerate(subject.pool) if not p.classes][:3]
+    one = [i for i, p in enumerate(subject.pool) if p.classes == ("d", "d")][:2]
+    every = list(range(len(subject.pool)))
+    assert labels_say(subject, nothing) == {"boxes": 0, "classes": 0, "rarest": 0, "balance": 0.0}
+    assert labels_say(subject, one)["balance"] == 0
+    assert labels_say(subject, every)["classes"] == 5
+    assert 0.5 < labels_say(subject, every)["balance"] <= 1
+
+
+def test_means_are_over_seeds_and_sets_count_alike() -> None:
+    def row(f1: float) -> dict[str, Any]:
+        return dict.fromkeys(("precision", "recall", "boxes", "classes", "rarest", "balance"), 1.0) | {"f1": f1}
+
+    trials: dict[str, Any] = {
+        f"{name} {seed}": {"table": {"sequential": row(0.2), "random": row(0.3), "ours": row(base + seed / 10)}}
+        for name, base in (("boards", 0.5), ("steel", 0.7))
+        for seed in range(3)
+    }
+    for one in trials.values():
+        one["core_seconds"] = {"paper": 2.0}
+        for strategy in one["table"].values():
+            strategy["per_class"] = {"a": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
+    found = summary(trials)
+    assert found["steel"]["core seconds a round"]["paper"] == (2, 0)
+    assert found["steel"]["ours"]["per_class"]["a"]["f1"] == (0.5, 0)
+    assert found["boards"]["ours"]["f1"][0] == pytest.approx(0.6)
+    mean, half = found["mean of the sets"]["ours"]["above sequential"]
+    assert mean == pytest.approx(0.5)
+    assert half == pytest.approx(T_95[3] * 0.1 / np.sqrt(3))
+    assert mean_interval([0.5]) == (0.5, None)
