@@ -27,7 +27,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) torch==2.13.0
-	$(PIP) --no-build-isolation --editable '.[train,dev]'
+	$(PIP) --no-build-isolation --editable '.[train,photographs,dev]'
 	@touch $@
 
 demo: $(VENV)/.installed ## a station, its daemon and API, and 30 simulated frames, for real

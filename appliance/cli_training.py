@@ -55,6 +55,7 @@ class Preset(StrEnum):
     STARTER = "starter"
     FINISH = "finish"
     SMALL = "small"
+    PHOTOGRAPHS = "photographs"
     SMOKE = "smoke"
 
 
@@ -338,7 +339,10 @@ def train(
     simulated: Annotated[
         int | None, typer.Option("--simulate", min=64, help="Simulate this many frames instead; kept beside OUT.")
     ] = None,
-    preset: Annotated[Preset, typer.Option(help="How long.")] = Preset.STARTER,
+    preset: Annotated[
+        Preset,
+        typer.Option(help="How long; photographs: for pictures of anything, from a network that learnt photographs."),
+    ] = Preset.STARTER,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and simulated frames.")] = 0,
     optimizer: Annotated[Optimizer, typer.Option(help="Of the weights.")] = Optimizer.ADAMW,
     start: Annotated[

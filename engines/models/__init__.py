@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from engines.models.efficientnet_lite import EfficientNetLite0
 from engines.models.resnet_d import ResNetD, resnet18_d, resnet101_d
 from engines.models.unet import UNet
 from kernels import IMAGE_SIDE
@@ -13,6 +14,7 @@ __all__ = [
     "IMAGE_SIDE",
     "ROLES",
     "SIDES",
+    "EfficientNetLite0",
     "ForImages",
     "ResNetD",
     "UNet",
@@ -71,13 +73,24 @@ class ForImages(nn.Module):
         self.side = state
 
 
-def build(role: str, *, seed: int = 0) -> ForImages:
+def build(role: str, *, seed: int = 0, photographs: bool = False) -> ForImages:
     """A fresh network of a role.
 
+    Args:
+        role: of the network.
+        seed: of its weights.
+        photographs: whether it is one that can begin with weights that learnt photographs.
+
     Raises:
-        ValueError: an unknown role.
+        ValueError: an unknown role, or one without such a network.
     """
     torch.manual_seed(seed)
+    if photographs:
+        if role == "unseen":
+            raise ValueError("role 'unseen': photographs teach a classifier or a regressor")
+        return ForImages(
+            role, EfficientNetLite0(4 if role == "classifier" else 1, bounded=role == "regressor"), IMAGE_SIDE
+        )
     if role == "classifier":
         return ForImages(role, resnet101_d(4), SIDES[role])
     if role == "regressor":

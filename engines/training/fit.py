@@ -350,11 +350,11 @@ def reestimate_norms(model: nn.Module, images: NDArray[np.uint8], side: int, *, 
 @torch.no_grad()
 def reestimate_norms_over(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """The same over batches of (n, 1, side, side) images in [0, 1] as training saw them, where it changed them."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch: a plain average
-    model.train()
     device = next(model.parameters()).device
     for images in batches:
         x = images.to(device)

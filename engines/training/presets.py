@@ -25,6 +25,10 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
         "regressor": (Stage(64, 30_000, 32, 1e-3), Stage(128, 20_000, 32, 6e-4)),
         "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
     },
+    "photographs": {  # some hundred pictures of anything, from weights that learnt photographs
+        "classifier": (Stage(224, 4_800, 16, 1e-4),),
+        "regressor": (Stage(224, 4_800, 16, 1e-4),),
+    },
     "compare": {  # equal and short, to compare recipes
         "classifier": (Stage(64, 24_000, 32, 1.5e-3),),
         "regressor": (Stage(64, 48_000, 32, 2e-3),),
@@ -43,4 +47,4 @@ NORM_IMAGES = {
     "small": 1600,
     "compare": 1600,
     "smoke": 64,
-}  # for reestimate_norms
+}  # for reestimate_norms; after photographs the norms keep theirs

@@ -21,7 +21,7 @@ from torch import nn
 
 from engines.classes import p_ng
 from engines.errors import TrainingError
-from engines.models import ForImages, build
+from engines.models import ForImages, ResNetD, build
 from engines.openvino import outputs_of
 from engines.training.data import ImageSet
 from engines.training.equalize import equalize
@@ -47,9 +47,10 @@ def load_weights(role: str, weights: Path) -> ForImages:
     Raises:
         TrainingError: the file is none of this role's.
     """
-    model = build(role)
     try:
-        model.load_state_dict(torch.load(weights, weights_only=True))
+        state = torch.load(weights, weights_only=True)
+        model = build(role, photographs="network.feature_mean" in state)
+        model.load_state_dict(state)
     except (RuntimeError, OSError, UnpicklingError) as error:
         raise TrainingError(f"{weights}: no weights of the role {role}: {str(error).splitlines()[0]}") from error
     return model.eval()
@@ -128,7 +129,7 @@ def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Pat
     checks = _draw(check, CHECK_IMAGES, seed + 1)
     tried: list[tuple[Fidelity, Path]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for equalized in (False, True) if model.role != "unseen" else (False,):
+        for equalized in (False, True) if isinstance(model.network, ResNetD) else (False,):
             if equalized:
                 equalize(model, images)
             plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")

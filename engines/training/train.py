@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from engines.classes import CLASSES
 from engines.errors import TrainingError
-from engines.models import ROLES, ForImages, build
-from engines.training.classify import classifier_job
+from engines.models import ROLES, ForImages, ResNetD, build
+from engines.training.classify import classifier_job, varied
 from engines.training.data import AMBIGUOUS, ImageSet, Pictures
 from engines.training.fit import Job, fit, reestimate_norms
 from engines.training.parallel import join_group
+from engines.training.photographs import start_from_photographs
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import calibrate, regressor_job
 from engines.training.unseen import RECIPES, finish, seen_only, unseen_job
@@ -68,7 +68,7 @@ def train(
     training, validation = sets
     for name, taught in (("training", training), ("validation", validation)):
         _check_teaches(role, taught, name)
-    model = _begun(role, preset, seed, start, training.images[:START_IMAGES])
+    model = _begun(role, preset, seed, start, training, pictures)
     options: dict[str, Any] = {"pictures": pictures}
     if role == "unseen":
         options["recipe"] = recipe
@@ -76,44 +76,62 @@ def train(
         options["classes"] = classes
     job = _JOBS[role](model, training, validation, PRESETS[preset][role], out, seed=seed, **options)
     learnt_from = f"{role} {sorted(options.items())} {training.digest} {validation.digest}"
+    group = join_group()
     job = replace(
-        job, optimizer=optimizer, report=report,
+        job, optimizer=optimizer, report=report if group.leads else lambda _line: None,
         data=hashlib.sha256(learnt_from.encode()).hexdigest(),
         start="" if start is None else hashlib.sha256(start.read_bytes()).hexdigest(),
     )  # fmt: skip
-    group = join_group()
-    if not group.leads:
-        job = replace(job, report=lambda _line: None)
     fit(job)
     if group.leads:
-        taught = seen_only(training) if role == "unseen" else training
-        count = min(NORM_IMAGES[preset], len(taught))
-        chosen = np.sort(np.random.default_rng(seed).choice(len(taught), count, replace=False))
-        if role == "unseen":
-            report(finish(job, taught.images[chosen], seen_only(validation).images, recipe, pictures))
-        else:
-            reestimate_norms(model, taught.images[chosen], model.side, batch=min(50, count))
-        _finish(job, model, validation)
+        _finish(job, model, sets, NORM_IMAGES.get(preset, 0), options)
     return out / "weights.pt"
 
 
-def _begun(role: str, preset: str, seed: int, start: Path | None, images: NDArray[np.uint8]) -> ForImages:
-    """The network before its first step: at the side of the preset's last stage, with fresh weights or a bundle's."""
-    model = build(role, seed=seed)
+def _begun(
+    role: str, preset: str, seed: int, start: Path | None, training: ImageSet, pictures: Pictures | None
+) -> ForImages:
+    """The network before its first step: at the side of the preset's last stage, with fresh or learnt weights.
+
+    Raises:
+        TrainingError: photographs and a bundle to start from, or a role that they do not teach.
+    """
+    photographs = preset == "photographs"
+    if photographs and (start is not None or role == "unseen"):
+        wrong = f"the role {role}" if start is None else f"a start from {start}"
+        raise TrainingError(
+            f"preset photographs: teaches classifier and regressor from weights of its own, not {wrong}"
+        )
+    model = build(role, seed=seed, photographs=photographs)
     if role != "unseen":
         model.side = PRESETS[preset][role][-1].side
-    if start is not None:
-        start_from(model, start, images)
+    if photographs:
+        rng, stage = np.random.default_rng(seed), PRESETS[preset][role][-1]
+        parts = np.array_split(np.arange(len(training)), -(-len(training) // stage.batch))
+        start_from_photographs(model, (varied(training, part, stage, rng, pictures) for part in parts))
+    elif start is not None:
+        start_from(model, start, training.images[:START_IMAGES])
     return model
 
 
-def _finish(job: Job, model: ForImages, validation: ImageSet) -> None:
-    """Calibrate a regressor, say what came of the training and write weights.pt."""
-    if model.role == "regressor":
-        slope, offset = calibrate(model, validation)
-        job.report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
+def _finish(
+    job: Job, model: ForImages, sets: tuple[ImageSet, ImageSet], norm_images: int, options: dict[str, Any]
+) -> None:
+    """Re-estimate the norms, calibrate, say what came of the training and write weights.pt."""
+    training, validation = sets
+    taught = seen_only(training) if model.role == "unseen" else training
+    count = min(norm_images, len(taught))
+    images = taught.images[np.sort(np.random.default_rng(job.seed).choice(len(taught), count, replace=False))]
+    if model.role == "unseen":
+        known = seen_only(validation).images
+        job.report(finish(job, images, known, options["recipe"], options["pictures"]))
+    elif isinstance(model.network, ResNetD):
+        reestimate_norms(model, images, model.side, batch=min(50, count))
+        if model.role == "regressor":
+            slope, offset = calibrate(model, validation)
+            job.report(f"levels calibrated: {slope:.2f} x level {offset:+.2f}")
     scores = job.validate(model, model.side)
-    job.report(f"{model.role} with re-estimated norms: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    job.report(f"{model.role}, finished: " + " ".join(f"{k} {v:.4f}" for k, v in scores.items()))
     torch.save(model.float().cpu().state_dict(), job.out / "weights.tmp")
     (job.out / "weights.tmp").replace(job.out / "weights.pt")
 
