@@ -22,8 +22,8 @@ from benchmarks.unseen import maps as maps_module
 from benchmarks.unseen import sets
 from benchmarks.unseen.maps import logits_of, trained
 from benchmarks.unseen.sets import CORNERS, TURNS, Picture, pictures
-from engines.models import familiarity, unet
-from engines.training import fit, outliers, unseen
+from engines.models import efficientnet_lite, familiarity, unet
+from engines.training import fit, outliers, photographs, unseen
 from engines.training.data import Pictures
 from engines.training.unseen import auroc, box_target, unseen_maps
 from kernels import IMAGE_SIDE
@@ -132,7 +132,9 @@ def judged(division: Division, turns: Pictures, seed: int, *, recipe: str, netwo
     began = time.process_time()
     logits = np.full((len(division.pool), 2, IMAGE_SIDE, IMAGE_SIDE), np.inf, np.float32)
     for k in range(networks):
-        model = trained(division.training, turns, seed=seed * 10 + k, recipe=recipe)
+        seen = recipe == "photographs"  # they say what is familiar
+        taught = "exposed" if seen else recipe
+        model = trained(division.training, turns, seed=seed * 10 + k, recipe=taught, photographs=seen)
         logits = np.minimum(logits, logits_of(model, division.pool))
     seconds = time.process_time() - began
     maps, entropy = unseen_maps(logits), softmax_entropy(logits)
@@ -164,7 +166,18 @@ def summary(runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def digest() -> str:
     """Names the code that a run is of."""
-    return digest_of(unseen, outliers, fit, unet, familiarity, maps_module, sets, sys.modules[__name__])
+    return digest_of(
+        unseen,
+        outliers,
+        fit,
+        unet,
+        familiarity,
+        efficientnet_lite,
+        photographs,
+        maps_module,
+        sets,
+        sys.modules[__name__],
+    )
 
 
 def saved() -> dict[str, Any]:
@@ -179,7 +192,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--set", choices=CORNERS, action="append", help="default: all")
     parser.add_argument("--seed", type=int, action="append", help="default: 5 to 9")
-    parser.add_argument("--recipe", action="append", help="default: paper and exposed")
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        help="paper, exposed, or photographs (exposed, and they say what is familiar); default: all",
+    )
     parser.add_argument("--networks", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="keep what the results file has")
     arguments = parser.parse_args()
@@ -188,7 +205,7 @@ def main() -> None:
         found = pictures(name, arguments.data)
         for seed in arguments.seed or SEEDS:
             division = divide(found, seed)
-            for recipe in arguments.recipe or ("paper", "exposed"):
+            for recipe in arguments.recipe or ("paper", "exposed", "photographs"):
                 key = f"{name} {recipe} x{arguments.networks} {seed}"
                 runs = saved()
                 if not (arguments.resume and key in runs):

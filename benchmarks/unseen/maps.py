@@ -14,6 +14,7 @@ from benchmarks.unseen.sets import Picture
 from engines.models import ForImages, build
 from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Stage, fit, predict
+from engines.training.photographs import start_from_photographs
 from engines.training.unseen import ALPHA, finish, unseen_job
 from kernels import IMAGE_SIDE, Reducer, UnseenMetrics
 
@@ -42,17 +43,21 @@ def trained(
     *,
     seed: int,
     recipe: str = "exposed",
+    photographs: bool = False,
     stages: tuple[Stage, ...] = STAGES,
 ) -> ForImages:
     """A UNet from nothing, taught by the boxes of some pictures, which may be turned so.
 
-    Of at least five every fifth calibrates it, and teaches nothing; the paper's recipe has no use for them and learns from all.
+    Filters say what is familiar, or photographs. Of at least five pictures every fifth calibrates it and teaches nothing; the
+    paper's recipe has no use for them and learns from all.
     """
     everything = image_set(pictures)
     held = np.arange(len(pictures)) % HELD_EVERY == HELD_EVERY - 1
     taught = everything if recipe == "paper" or not held.any() else everything.select(~held)
     known = everything.select(held) if held.any() else everything
-    model = build("unseen", seed=seed)
+    model = build("unseen", seed=seed, photographs=photographs)
+    if photographs:
+        start_from_photographs(model, ())
     with tempfile.TemporaryDirectory() as scratch:
         job = unseen_job(model, taught, taught, stages, Path(scratch), seed=seed, recipe=recipe, pictures=turns)
         fit(replace(job, validate=lambda *_: {}, report=lambda _line: None))

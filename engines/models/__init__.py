@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from engines.models.efficientnet_lite import EfficientNetLite0
+from engines.models.efficientnet_lite import EfficientNetLite0, PhotographCells
 from engines.models.resnet_d import ResNetD, resnet18_d, resnet101_d
 from engines.models.unet import UNet
 from kernels import IMAGE_SIDE
@@ -16,10 +18,12 @@ __all__ = [
     "SIDES",
     "EfficientNetLite0",
     "ForImages",
+    "PhotographCells",
     "ResNetD",
     "UNet",
     "area_weights",
     "build",
+    "knows_photographs",
     "resnet18_d",
     "resnet101_d",
 ]
@@ -82,19 +86,22 @@ def build(role: str, *, seed: int = 0, photographs: bool = False) -> ForImages:
         photographs: whether it is one that can begin with weights that learnt photographs.
 
     Raises:
-        ValueError: an unknown role, or one without such a network.
+        ValueError: an unknown role.
     """
     torch.manual_seed(seed)
-    if photographs:
-        if role == "unseen":
-            raise ValueError("role 'unseen': photographs teach a classifier or a regressor")
-        return ForImages(
-            role, EfficientNetLite0(4 if role == "classifier" else 1, bounded=role == "regressor"), IMAGE_SIDE
-        )
-    if role == "classifier":
-        return ForImages(role, resnet101_d(4), SIDES[role])
-    if role == "regressor":
-        return ForImages(role, resnet18_d(1), SIDES[role])
+    if role not in ROLES:
+        raise ValueError(f"role {role!r}: wanted one of {', '.join(ROLES)}")
+    network: nn.Module
     if role == "unseen":
-        return ForImages(role, UNet(), SIDES[role])
-    raise ValueError(f"role {role!r}: wanted one of {', '.join(ROLES)}")
+        network = UNet(looks=PhotographCells() if photographs else None)
+    elif photographs:
+        network = EfficientNetLite0(1, bounded=True) if role == "regressor" else EfficientNetLite0(4)
+        return ForImages(role, network, IMAGE_SIDE)
+    else:
+        network = resnet18_d(1) if role == "regressor" else resnet101_d(4)
+    return ForImages(role, network, SIDES[role])
+
+
+def knows_photographs(state: Mapping[str, object]) -> bool:
+    """Whether a state dict is of a network of `build(role, photographs=True)`."""
+    return any(key == "network.feature_mean" or ".looks." in key for key in state)

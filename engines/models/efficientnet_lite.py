@@ -7,9 +7,11 @@ from nothing. The last layer and the deeper blocks are taught; the first blocks 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 STEM, HEAD = 32, 1280
 STAGES = (  # expansion, kernel, stride, blocks, channels
@@ -22,6 +24,7 @@ FEATURES = 3 * (sum(stage[4] for stage in STAGES) + HEAD)
 # The image's asinh curve at ForImages' gain, brought to the -1 to 1 of a photograph: the noise of a clean frame is small
 # beside it, what stands out by eight of its standard deviations is white.
 CONTRAST = 0.5
+CELL_CONTRAST = 0.2  # the same for cells: of pictures with no noise alone little is cut off
 FEATURE_SPREAD = 10.0  # of all features of an image together, so that the last layer learns as quickly as the rest
 NORM_EPS = 1e-3
 
@@ -67,7 +70,44 @@ def _pooled(x: Tensor) -> Tensor:
     return torch.cat([mean.flatten(1), x.amax((2, 3)), deviation], 1)
 
 
-class EfficientNetLite0(nn.Module):
+class Trunk(nn.Module):
+    """The first blocks of EfficientNet-Lite0 over one-channel images; its norms keep the statistics of photographs.
+
+    Args:
+        stages: of STAGES that it has.
+    """
+
+    def __init__(self, stages: int) -> None:
+        super().__init__()
+        self.stem = _ConvNorm(1, STEM, 3, 2)
+        blocks, inputs = [], STEM
+        for expansion, kernel, stride, count, channels in STAGES[:stages]:
+            for k in range(count):
+                step = 1 if k else stride
+                blocks.append(InvertedBottleneck(inputs, channels, expansion=expansion, kernel=kernel, stride=step))
+                inputs = channels
+        self.blocks = nn.ModuleList(blocks)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module, but the norms stay: the statistics of a few pictures are worth less than those they have."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """(n, 1, h, w) in -1 to 1 -> what the last block of each stage gives, (n, channels, h / 2 to 32, w / 2 to 32)."""
+        x = self.stem(x)
+        found = []
+        for number, block in enumerate(self.blocks):
+            x = block(x)
+            if number in DEPTHS:
+                found.append(x)
+        return found
+
+
+class EfficientNetLite0(Trunk):
     """EfficientNet-Lite0 over one-channel images, its features standardised, a last layer `fc` over them.
 
     Args:
@@ -79,16 +119,8 @@ class EfficientNetLite0(nn.Module):
     feature_scale: Tensor
 
     def __init__(self, outputs: int, *, bounded: bool = False) -> None:
-        super().__init__()
-        self.stem = _ConvNorm(1, STEM, 3, 2)
-        blocks, inputs = [], STEM
-        for expansion, kernel, stride, count, channels in STAGES:
-            for k in range(count):
-                step = 1 if k else stride
-                blocks.append(InvertedBottleneck(inputs, channels, expansion=expansion, kernel=kernel, stride=step))
-                inputs = channels
-        self.blocks = nn.ModuleList(blocks)
-        self.head = _ConvNorm(inputs, HEAD)
+        super().__init__(len(STAGES))
+        self.head = _ConvNorm(STAGES[-1][-1], HEAD)
         self.register_buffer("feature_mean", torch.zeros(FEATURES))
         self.register_buffer("feature_scale", torch.ones(FEATURES))
         self.fc = nn.Linear(FEATURES, outputs)
@@ -99,23 +131,10 @@ class EfficientNetLite0(nn.Module):
         for parameter in (p for module in kept for p in module.parameters()):
             parameter.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> EfficientNetLite0:
-        """As of any module, but the norms keep the statistics of photographs: those of a few pictures are worth less."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
-
     def features(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) float -> (n, 6192) float32, as they are."""
-        x = self.stem((x * CONTRAST).clamp(-1.0, 1.0))
-        found = []
-        for number, block in enumerate(self.blocks):
-            x = block(x)
-            if number in DEPTHS:
-                found.append(_pooled(x.float()))
-        return torch.cat([*found, _pooled(self.head(x).float())], 1)
+        maps = self.maps((x * CONTRAST).clamp(-1.0, 1.0))
+        return torch.cat([_pooled(one.float()) for one in (*maps, self.head(maps[-1]))], 1)
 
     @torch.no_grad()
     def standardise(self, features: Tensor) -> None:
@@ -128,3 +147,21 @@ class EfficientNetLite0(nn.Module):
         """(n, 1, h, w) float -> (n, outputs)."""
         out: Tensor = self.fc((self.features(x) - self.feature_mean) * self.feature_scale)
         return torch.tanh(out) if self.bounded else out
+
+
+class PhotographCells(Trunk):
+    """What each cell of 8x8 pixels looks like to EfficientNet-Lite0, at the ends of its second to fifth stage; never taught."""
+
+    channels = sum(stage[4] for stage in STAGES[1:5])
+    whitening = 0.5  # power of the variances that principal components are divided by: all count alike
+
+    def __init__(self) -> None:
+        super().__init__(5)
+        self.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 1, h, w) in SD of the set, sides multiples of 16 -> (n, 256, h / 8, w / 8)."""
+        fine, middle, *coarse = self.maps((x * CELL_CONTRAST).clamp(-1.0, 1.0))[1:]
+        around = [functional.avg_pool2d(one, 3, 1, 1) for one in (fine, middle, *coarse)]
+        return torch.cat([functional.avg_pool2d(around[0], 2), around[1],
+                          *(functional.interpolate(one, scale_factor=2, mode="bilinear") for one in around[2:])], 1)  # fmt: skip

@@ -1,4 +1,4 @@
-"""How much a place of an image looks like anything in training: a density of simple filters, beside the UNet.
+"""How much a place of an image looks like anything in training: a density beside the UNet.
 
 A UNet says how likely background and object are among what it was taught; where an image looks like nothing taught, its
 answer is worth nothing. Both probabilities are multiplied by g, so that S = 1 - g (Pbg + Pfg) rises there (docs/math.md 4).
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.models.efficientnet_lite import PhotographCells
+
 CELL = 8  # pixels a side that one description stands for
 SMOOTHED = (1.0, 2.0, 4.0)  # SD of the Gaussians whose mean, variance and Laplacian are described
 EDGES = (0.8, 2.0)  # SD at which the strength of edges in four directions is
 AROUND = 2.5  # SD over which that strength is averaged
 LOCAL = 12.0  # SD over which an image is brought to mean 0 and deviation 1
 FLOOR = 0.02  # added to variances and strengths before the logarithm
-CHANNELS = 3 * len(SMOOTHED) + 4 * len(EDGES)
 LEAST = 1e-4  # of g: in half precision too its logarithm is a number
 LIMIT = 10.0  # of logits that g lowers, for the same reason
 NEIGHBOURS = 3  # prototypes whose mean distance counts
@@ -50,8 +51,7 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
-def describe(x: Tensor) -> Tensor:
-    """(n, 1, h, w) in SD of the set -> (n, 17, h / 8, w / 8): what each cell of 8x8 pixels looks like."""
+def _describe(x: Tensor) -> Tensor:
     mean = _blur(x, LOCAL)
     spread = (_blur(x * x, LOCAL) - mean * mean).clamp_min(0).sqrt() + 0.1
     x = (x - mean) / spread
@@ -70,6 +70,17 @@ def describe(x: Tensor) -> Tensor:
     return functional.avg_pool2d(torch.cat(parts, 1), CELL)
 
 
+class Filters(nn.Module):
+    """What each cell of 8x8 pixels looks like to simple filters: brightness, texture, spots and edges in four directions."""
+
+    channels = 3 * len(SMOOTHED) + 4 * len(EDGES)
+    whitening = 0.25  # power of the variances that principal components are divided by: halfway to counting alike
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 1, h, w) in SD of the set -> (n, 17, h / 8, w / 8)."""
+        return _describe(x)
+
+
 class Familiarity(nn.Module):
     """g in (0, 1] of each pixel: 1 where a place looks like training, towards 0 where nothing did.
 
@@ -78,6 +89,7 @@ class Familiarity(nn.Module):
 
     Args:
         prototypes: how many descriptions of training are kept.
+        looks: what describes cells of 8x8 pixels; default Filters.
     """
 
     mean: Tensor
@@ -86,11 +98,13 @@ class Familiarity(nn.Module):
     start: Tensor
     span: Tensor
 
-    def __init__(self, prototypes: int = 2048) -> None:
+    def __init__(self, prototypes: int = 2048, looks: Filters | PhotographCells | None = None) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(CHANNELS))
-        self.register_buffer("whiten", torch.eye(CHANNELS))
-        self.register_buffer("known", torch.zeros(prototypes, CHANNELS))
+        self.looks = looks or Filters()
+        channels = self.looks.channels
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("whiten", torch.eye(channels))
+        self.register_buffer("known", torch.zeros(prototypes, channels))
         self.register_buffer("start", torch.tensor(0.0))
         self.register_buffer("span", torch.tensor(1.0))
         self.fitted = False  # before, everything is familiar
@@ -113,7 +127,7 @@ class Familiarity(nn.Module):
             self.fitted = False
 
     def distances(self, described: Tensor) -> Tensor:
-        """(m, 17) descriptions -> (m, prototypes) squared distances to what is known."""
+        """(m, channels) descriptions -> (m, prototypes) squared distances to what is known."""
         points = (described - self.mean) @ self.whiten
         known = self.known
         return (points * points).sum(1, keepdim=True) + (known * known).sum(1) - 2 * points @ known.T
@@ -127,7 +141,7 @@ class Familiarity(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float())
-        cells = describe(x)
+        cells: Tensor = self.looks(x)
         n, c, h, w = cells.shape
         squared = self.distances(cells.permute(0, 2, 3, 1).reshape(-1, c))
         g = torch.exp(-((self.nearest(squared) - self.start) / self.span).clamp_min(0)).reshape(n, 1, h, w)

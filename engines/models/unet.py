@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.models.efficientnet_lite import PhotographCells
 from engines.models.familiarity import Familiarity, gated
 
 
@@ -26,9 +27,10 @@ class UNet(nn.Module):
     Args:
         base: channels of the first stage; doubled at each of `depth` poolings.
         depth: poolings; sides of the input must be a multiple of 2^depth.
+        looks: what familiarity describes places by; default simple filters.
     """
 
-    def __init__(self, *, base: int = 16, depth: int = 4) -> None:
+    def __init__(self, *, base: int = 16, depth: int = 4, looks: PhotographCells | None = None) -> None:
         super().__init__()
         widths = [base * 2**level for level in range(depth + 1)]
         self.encoder = nn.ModuleList(
@@ -39,7 +41,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(nn.ConvTranspose2d(widths[k + 1], widths[k], 2, 2) for k in upwards)
         self.decoder = nn.ModuleList(_double_conv(2 * widths[k], widths[k]) for k in upwards)
         self.head = nn.Conv2d(base, 2, 1)
-        self.familiarity = Familiarity()
+        self.familiarity = Familiarity(looks=looks)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) float -> (n, 2, h, w) logits: background, labeled object; lowered where nothing is familiar."""

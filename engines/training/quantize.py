@@ -21,11 +21,11 @@ from torch import nn
 
 from engines.classes import p_ng
 from engines.errors import TrainingError
-from engines.models import ForImages, ResNetD, build
+from engines.models import ForImages, ResNetD, build, knows_photographs
 from engines.openvino import outputs_of
 from engines.training.data import ImageSet
 from engines.training.equalize import equalize
-from engines.training.ranges import CHOICES, magnitudes, taught_convolutions
+from engines.training.ranges import CHOICES, NEVER_TAUGHT, magnitudes, taught_convolutions
 from engines.training.unseen import unseen_maps
 from kernels import IMAGE_SIDE
 
@@ -49,7 +49,7 @@ def load_weights(role: str, weights: Path) -> ForImages:
     """
     try:
         state = torch.load(weights, weights_only=True)
-        model = build(role, photographs="network.feature_mean" in state)
+        model = build(role, photographs=knows_photographs(state))
         model.load_state_dict(state)
     except (RuntimeError, OSError, UnpicklingError) as error:
         raise TrainingError(f"{weights}: no weights of the role {role}: {str(error).splitlines()[0]}") from error
@@ -135,7 +135,10 @@ def quantize(model: ForImages, calibration: ImageSet, check: ImageSet, path: Pat
             plain, prepared = Path(scratch, "plain.onnx"), Path(scratch, "prepared.onnx")
             export(model, plain)
             quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-            layers = sum(isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) for m in model.modules())
+            layers = sum(
+                isinstance(m, (nn.Conv2d, nn.ConvTranspose2d)) and NEVER_TAUGHT not in n
+                for n, m in model.named_modules()
+            )
             if len(taught_convolutions(onnx.load(prepared))) != layers:
                 raise RuntimeError(
                     f"{model.role}: the exported file does not name the weights of {layers} convolutions"

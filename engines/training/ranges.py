@@ -12,6 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 BINS = 4096
+NEVER_TAUGHT = ".familiarity.looks."  # in the names of weights that no training changes
 STEPS = 127  # of symmetric int8 on either side of 0
 
 
@@ -54,7 +55,8 @@ CHOICES: dict[str, Callable[[Magnitudes], float]] = {
 
 def taught_convolutions(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     """The convolutions of an exported network whose weights training made: parameters keep their names, constants have none."""
-    return [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose") and n.input[1].endswith(".weight")]
+    found = [n for n in model.graph.node if n.op_type in ("Conv", "ConvTranspose") and n.input[1].endswith(".weight")]
+    return [n for n in found if NEVER_TAUGHT not in n.input[1]]
 
 
 def magnitudes(path: Path, images: NDArray[np.uint8]) -> dict[str, Magnitudes]:

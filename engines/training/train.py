@@ -84,7 +84,7 @@ def train(
     )  # fmt: skip
     fit(job)
     if group.leads:
-        _finish(job, model, sets, NORM_IMAGES.get(preset, 0), options)
+        _finish(job, model, sets, NORM_IMAGES[preset], options)
     return out / "weights.pt"
 
 
@@ -94,13 +94,14 @@ def _begun(
     """The network before its first step: at the side of the preset's last stage, with fresh or learnt weights.
 
     Raises:
-        TrainingError: photographs and a bundle to start from, or a role that they do not teach.
+        TrainingError: photographs and a bundle to start from, or a UNet of frames, of which noise is known and not looks.
     """
     photographs = preset == "photographs"
-    if photographs and (start is not None or role == "unseen"):
-        wrong = f"the role {role}" if start is None else f"a start from {start}"
+    if photographs and start is not None:
+        raise TrainingError(f"preset photographs: begins with weights of its own, not with {start}")
+    if photographs and role == "unseen" and pictures is None:
         raise TrainingError(
-            f"preset photographs: teaches classifier and regressor from weights of its own, not {wrong}"
+            "preset photographs: for the unseen network of pictures (`pictures` in the class map), these are frames"
         )
     model = build(role, seed=seed, photographs=photographs)
     if role != "unseen":

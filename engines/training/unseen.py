@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from engines.classes import CLASSES
 from engines.models import INPUT_GAIN, ForImages, UNet
-from engines.models.familiarity import Familiarity, describe
+from engines.models.familiarity import Familiarity
 from engines.regions import margins
 from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Batch, Job, Stage, predict, reestimate_norms_over
@@ -150,8 +150,8 @@ def calibrate(model: ForImages, network: UNet, known: NDArray[np.uint8]) -> tupl
 def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int) -> None:
     """Fit the density of what training images look like.
 
-    Descriptions are brought to like spreads (each principal component divided by the fourth root of its variance), and
-    a draw of them is kept. Distances from one image's descriptions to those of the others say where familiar ends: at
+    Descriptions are brought to like spreads (each principal component divided by a power of its variance), and a draw
+    of them is kept. Distances from one image's descriptions to those of the others say where familiar ends: at
     their 75 % quantile; one more difference of the median and the 99 % quantile, and g has fallen by a factor e.
 
     Args:
@@ -162,12 +162,13 @@ def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int
     rng = np.random.default_rng((seed, 31))
     chosen = images[np.sort(rng.permutation(len(images))[:FAMILIAR_IMAGES])]
     scaled = torch.from_numpy((chosen.astype(np.float32) / 255 - 0.5) * np.float32(INPUT_GAIN))[:, None]
-    cells = torch.cat([describe(scaled[i : i + 8]) for i in range(0, len(scaled), 8)]).to(familiarity.mean.device)
+    looks, device = familiarity.looks.eval(), familiarity.mean.device
+    cells = torch.cat([looks(scaled[i : i + 8].to(device)) for i in range(0, len(scaled), 8)])
     points = cells.permute(0, 2, 3, 1).reshape(-1, cells.shape[1])
     image_of = np.repeat(np.arange(len(cells)), len(points) // len(cells))
     familiarity.mean.copy_(points.mean(0))
     variances, components = torch.linalg.eigh(torch.cov((points - familiarity.mean).T))
-    familiarity.whiten.copy_(components / variances.clamp_min(variances.max() * 1e-3) ** 0.25)
+    familiarity.whiten.copy_(components / variances.clamp_min(variances.max() * 1e-3) ** looks.whitening)
     kept = rng.choice(len(points), len(familiarity.known), replace=len(points) < len(familiarity.known))
     familiarity.known.copy_((points[kept] - familiarity.mean) @ familiarity.whiten)
     asked = rng.choice(len(points), min(FAMILIAR_CELLS, len(points)), replace=False)

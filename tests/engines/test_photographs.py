@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from engines.classes import CLASSES, p_ng
 from engines.errors import TrainingError
-from engines.models import EfficientNetLite0, build
+from engines.models import INPUT_GAIN, EfficientNetLite0, PhotographCells, UNet, build
 from engines.models.efficientnet_lite import HEAD
 from engines.openvino import outputs_of
 from engines.training import photographs
@@ -22,6 +24,7 @@ from engines.training.photographs import start_from_photographs
 from engines.training.presets import PRESETS
 from engines.training.quantize import load_weights, quantize
 from engines.training.train import train
+from engines.training.unseen import unseen_maps
 
 # The six largest of the 1,280 means of the last feature map for the picture below, by the package that published the
 # weights (efficientnet_lite_pytorch 0.1.0, its own network).
@@ -106,16 +109,61 @@ def test_a_few_steps_tell_two_kinds_of_pictures_apart(
             assert torch.equal(a.get_buffer("running_mean"), b.get_buffer("running_mean"))
 
 
+def boxed(images: ImageSet) -> ImageSet:
+    """A box in the middle of each."""
+    corners = np.tile(np.array([80, 80, 140, 140], np.float32), (len(images), 1))
+    return replace(images, boxes=np.column_stack([np.arange(len(images), dtype=np.float32), corners]))
+
+
+def test_a_unet_of_pictures_asks_photographs_what_is_familiar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS["photographs"], "unseen", (Stage(64, 32, 8, 1e-3),))
+    both = boxed(pictures(32, 8))
+    woven, dotted = both.select(both.class_index == 0), both.select(both.class_index > 0)
+    weights = train(
+        "unseen",
+        (woven, woven),
+        tmp_path / "run",
+        preset="photographs",
+        pictures=Pictures.UPRIGHT,
+        report=lambda _: None,
+    )
+    model = load_weights("unseen", weights)
+    network = model.network
+    assert isinstance(network, UNet)
+    assert isinstance(network.familiarity.looks, PhotographCells)
+    other = pictures(12, 9)
+    with torch.no_grad():
+        g = network.familiarity((to_images(other.images, 224) - 0.5) * INPUT_GAIN).mean((1, 2, 3)).numpy()
+    assert g[other.class_index == 0].min() > 2 * g[other.class_index > 0].max()
+    quantize(model, woven, dotted, tmp_path / "unseen.onnx")
+    exact = unseen_maps(predict(model, other.images, 224, exact=True))
+    rounded = unseen_maps(outputs_of(tmp_path / "unseen.onnx", other.images))
+    assert float(np.abs(exact - rounded).mean()) < 0.05
+    graph = onnx.load(tmp_path / "unseen.onnx").graph
+    stored = {i.name: i.data_type for i in graph.initializer if ".familiarity.looks." in i.name and "conv" in i.name}
+    assert set(stored.values()) == {onnx.TensorProto.FLOAT}  # none of it is rounded
+
+
+def test_cells_move_with_the_picture() -> None:
+    model = build("unseen", photographs=True)
+    start_from_photographs(model, [])
+    looks = model.network.get_submodule("familiarity.looks").eval()
+    image = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        here, there = looks(image[..., :224, :224]), looks(image[..., 16:240, 16:240])
+    assert here.shape == (1, 256, 28, 28)
+    inside, moved = here[..., 10:20, 10:20], there[..., 8:18, 8:18]
+    assert float((inside - moved).abs().max()) < 0.3 * float(inside.std())
+
+
 @pytest.mark.parametrize(
     ("role", "start", "said"),
-    [("unseen", None, "not the role unseen"), ("regressor", Path("model.onnx"), "not a start from model.onnx")],
+    [("unseen", None, "these are frames"), ("regressor", Path("model.onnx"), "not with model.onnx")],
 )
 def test_what_photographs_cannot_teach_is_refused(role: str, start: Path | None, said: str, tmp_path: Path) -> None:
-    some = pictures(4, 5)
-    boxed = ImageSet(**{f: getattr(some, f) for f in some.__dataclass_fields__ if f != "boxes"},
-                     boxes=np.array([[0, 10, 10, 40, 40]], np.float32))  # fmt: skip
+    some = boxed(pictures(4, 5))
     with pytest.raises(TrainingError, match=said):
-        train(role, (boxed, boxed), tmp_path, preset="photographs", start=start)
+        train(role, (some, some), tmp_path, preset="photographs", start=start)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
