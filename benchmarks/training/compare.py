@@ -35,6 +35,7 @@ PAPER_RUNS: tuple[tuple[int, str, int, str], ...] = (
     (1, "compare", FRAMES, ""),
     (2, "small", FRAMES, "then at 128 px, "),
     (3, "compare", FRAMES // 4, "a quarter of the frames, "),
+    *((seed, "compare", FRAMES // 16, "a sixteenth of the frames, ") for seed in range(4, 9)),
 )
 RESULT_FILE = RESULTS / "training.json"
 
