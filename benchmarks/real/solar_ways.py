@@ -1,4 +1,4 @@
-"""`make solar-ways`: ways of learning from few solar cells, side by side on the folds of `make real`.
+"""`make solar-ways`: ways of learning from few solar cells, side by side without photographs, on the folds of `make real`.
 
 One ResNet18-D with two outputs, P(defective) and level, taught P as given (0, 1/3, 2/3, 1) by cross entropy and the level
 by Huber loss. What helps here belongs into training; nothing trained is shipped.
@@ -64,7 +64,7 @@ class Way:
 
 
 WAYS = {
-    "as in make real": Way(),
+    "from the starter, 128 pixels": Way(),
     "224 pixels": Way(side=224, images=12_000),
     "brightness kept": Way(stretched=False),
     "mixed pairs, longer": Way(images=48_000, mixed=0.4),
