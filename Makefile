@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STATION ?= station
 REAL_DATA ?= ../shared/data
-NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc)
+# Before the build, which compiles the CUDA kernels with it where the machine has none.
+NVCC := 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["nvcc"])'
+NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc \
+  kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
+EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
 .PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu golden wheel starter \
   clean help
@@ -26,7 +30,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) torch==2.13.0
+	$(PIP) torch==2.13.0 $$($(BIN)/python -c $(NVCC))
 	$(PIP) --no-build-isolation --editable '.[train,photographs,dev]'
 	@touch $@
 
@@ -42,7 +46,7 @@ test: $(VENV)/.dev ## all tests
 lint: $(VENV)/.dev ## ruff, clang-format, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc,$(NATIVE))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.h %.cc %.cuh %.cu,$(NATIVE)) $(EMULATOR)
 	$(BIN)/lint-imports
 
 type: $(VENV)/.dev ## mypy, strict
@@ -51,7 +55,7 @@ type: $(VENV)/.dev ## mypy, strict
 fmt: $(VENV)/.dev ## rewrite in the house style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(filter %.h %.cc,$(NATIVE))
+	$(BIN)/clang-format -i $(filter %.h %.cc %.cuh %.cu,$(NATIVE)) $(EMULATOR)
 
 bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 	$(BIN)/python -m benchmarks.run

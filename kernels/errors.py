@@ -17,3 +17,7 @@ class NotADarkFrameError(KernelError):
 
 class NonFiniteMapError(KernelError):
     """A map of logits holds NaN or infinity."""
+
+
+class FatbinError(KernelError):
+    """The compiled CUDA kernels are missing or damaged."""

@@ -100,6 +100,82 @@ UMBRA_HD uint16_t sample_at(const uint8_t* row, Layout layout, int64_t i) {
   }
 }
 
+// Two neighbouring samples in one word, the first in its low half.
+UMBRA_HD uint32_t pair_of(uint32_t first, uint32_t second) { return first | second << 16; }
+
+// Bytes 0 and 1, or 2 and 3, of a word as a pair.
+UMBRA_HD uint32_t low_bytes(uint32_t w) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(w, 0, 0x4140);
+#else
+  return pair_of(w & 255, w >> 8 & 255);
+#endif
+}
+
+UMBRA_HD uint32_t high_bytes(uint32_t w) {
+#ifdef __CUDA_ARCH__
+  return __byte_perm(w, 0, 0x4342);
+#else
+  return pair_of(w >> 16 & 255, w >> 24);
+#endif
+}
+
+UMBRA_HD uint32_t swap_bytes(uint32_t w) { return w >> 24 | (w >> 8 & 0xff00) | (w & 0xff00) << 8 | w << 24; }
+
+// Four bytes that begin at byte `at` (0..12) of 16, the first one lowest.
+template <int at>
+UMBRA_HD uint32_t word_at(const uint32_t (&w)[4]) {
+  if constexpr (at % 4 == 0)
+    return w[at / 4];
+  else
+    return w[at / 4] >> (8 * (at % 4)) | w[at / 4 + 1] << (32 - 8 * (at % 4));
+}
+
+// Sample i of a stream that begins, most significant bit first, with these words.
+template <int bits, int i>
+UMBRA_HD uint32_t stream_sample(const uint32_t (&big_endian)[4]) {
+  constexpr int word = i * bits / 32, shift = i * bits % 32;
+  uint32_t window = big_endian[word] << shift;
+  if constexpr (shift + bits > 32) window |= big_endian[word + 1] >> (32 - shift);
+  return window >> (32 - bits);
+}
+
+// Eight samples, as four pairs, from the 16 bytes that begin with them, as four little-endian words; the first of the
+// eight begins a byte and, in a MIPI layout, a group.
+template <Layout layout>
+UMBRA_HD void eight_samples(const uint32_t (&w)[4], uint32_t (&pairs)[4]) {
+  if constexpr (layout == Layout::u8) {
+    for (int i = 0; i < 2; ++i) pairs[2 * i] = low_bytes(w[i]), pairs[2 * i + 1] = high_bytes(w[i]);
+  } else if constexpr (layout == Layout::u16le) {
+    for (int i = 0; i < 4; ++i) pairs[i] = w[i];
+  } else if constexpr (layout == Layout::u16be) {
+    for (int i = 0; i < 4; ++i) pairs[i] = (w[i] & 0x00ff00ff) << 8 | (w[i] >> 8 & 0x00ff00ff);
+  } else if constexpr (layout == Layout::raw10) {
+    const uint32_t high[2] = {w[0], word_at<5>(w)}, low[2] = {w[1] & 255, w[2] >> 8 & 255};
+    for (int g = 0; g < 2; ++g) {
+      pairs[2 * g] = low_bytes(high[g]) << 2 | ((low[g] | low[g] << 14) & 0x00030003);
+      pairs[2 * g + 1] = high_bytes(high[g]) << 2 | ((low[g] >> 4 | low[g] << 10) & 0x00030003);
+    }
+  } else if constexpr (layout == Layout::raw12) {
+    const uint32_t groups[4] = {w[0], word_at<3>(w), word_at<6>(w), word_at<9>(w)};
+    for (int g = 0; g < 4; ++g)
+      pairs[g] = low_bytes(groups[g]) << 4 | (groups[g] >> 16 & 15) | (groups[g] >> 4 & 0x000f0000);
+  } else if constexpr (layout == Layout::raw14) {
+    const uint32_t high[2] = {w[0], word_at<7>(w)}, low[2] = {w[1] & 0xffffff, word_at<11>(w) & 0xffffff};
+    for (int g = 0; g < 2; ++g) {
+      pairs[2 * g] = low_bytes(high[g]) << 6 | pair_of(low[g] & 63, low[g] >> 6 & 63);
+      pairs[2 * g + 1] = high_bytes(high[g]) << 6 | pair_of(low[g] >> 12 & 63, low[g] >> 18);
+    }
+  } else {
+    constexpr int bits = layout == Layout::packed10 ? 10 : layout == Layout::packed12 ? 12 : 14;
+    const uint32_t be[4] = {swap_bytes(w[0]), swap_bytes(w[1]), swap_bytes(w[2]), swap_bytes(w[3])};
+    pairs[0] = pair_of(stream_sample<bits, 0>(be), stream_sample<bits, 1>(be));
+    pairs[1] = pair_of(stream_sample<bits, 2>(be), stream_sample<bits, 3>(be));
+    pairs[2] = pair_of(stream_sample<bits, 4>(be), stream_sample<bits, 5>(be));
+    pairs[3] = pair_of(stream_sample<bits, 6>(be), stream_sample<bits, 7>(be));
+  }
+}
+
 // A frame as it lies in memory; owns nothing.
 struct FrameView {
   const uint8_t* bytes;

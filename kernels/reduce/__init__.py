@@ -59,6 +59,15 @@ class Reducer:
         unseen_map = np.empty((h, w), np.uint8)
         histogram = np.empty(HISTOGRAM_BINS, np.uint32)
         m_thresh, m_alpha, peak, non_finite = self._native.run(logits, unseen_map, histogram)
-        if non_finite:
-            raise NonFiniteMapError(f"unseen map: {non_finite} of {h * w} pixels have a logit that is not finite")
+        refuse_non_finite(non_finite, h * w)
         return UnseenMetrics(m_thresh, m_alpha, peak, histogram, unseen_map)
+
+
+def refuse_non_finite(non_finite: int, pixels: int) -> None:
+    """Refuse a map of which some pixels have a logit that is NaN or infinite.
+
+    Raises:
+        NonFiniteMapError: non_finite is not 0.
+    """
+    if non_finite:
+        raise NonFiniteMapError(f"unseen map: {non_finite} of {pixels} pixels have a logit that is not finite")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,18 +93,35 @@ class Stretcher:
         """
         if frame.width < MIN_SIDE or frame.height < MIN_SIDE:
             raise FrameGeometryError(f"frame {frame.width}x{frame.height}: noise needs at least {MIN_SIDE}x{MIN_SIDE}")
-        median, sigma, lowest, highest, share_lowest, share_highest, fault, where, value = self._native.run(
-            frame.packed, frame.width, frame.height, frame.stride, int(frame.layout), out
-        )
-        if fault == _CONSTANT:
-            raise NotADarkFrameError(f"no noise: not a dark frame (every pixel is {lowest} DN)")
-        if fault == _CLIPPED_LOW:
-            raise NotADarkFrameError(f"clipped: {share_lowest:.0%} of pixels at the lowest code, {lowest} DN")
-        if fault == _CLIPPED_HIGH:
-            raise NotADarkFrameError(f"clipped: {share_highest:.0%} of pixels at the highest code, {highest} DN")
-        if fault == _STUCK_BIT:
-            raise NotADarkFrameError(f"stuck bit: bit {where} is {value} in every code around the median")
-        if fault in (_REPEATED_ROWS, _REPEATED_COLUMNS):
-            lines = "rows" if fault == _REPEATED_ROWS else "columns"
-            raise NotADarkFrameError(f"repeated tile: {lines} from {where} on come again {value} {lines} later")
-        return Noise(median, sigma, lowest, highest)
+        stats = self._native.run(frame.packed, frame.width, frame.height, frame.stride, int(frame.layout), out)
+        return checked_noise(*stats)
+
+
+def checked_noise(
+    median: float, sigma: float, lowest: int, highest: int, share_lowest: float, share_highest: float, fault: int,
+    where: int, value: int,
+) -> Noise:  # fmt: skip
+    """What the kernels found out about a frame's samples, in the order of StretchStats.
+
+    Raises:
+        NotADarkFrameError: as Stretcher.stretch.
+    """
+    if fault == _CONSTANT:
+        raise NotADarkFrameError(f"no noise: not a dark frame (every pixel is {lowest} DN)")
+    if fault == _CLIPPED_LOW:
+        raise NotADarkFrameError(f"clipped: {share_lowest:.0%} of pixels at the lowest code, {lowest} DN")
+    if fault == _CLIPPED_HIGH:
+        raise NotADarkFrameError(f"clipped: {share_highest:.0%} of pixels at the highest code, {highest} DN")
+    if fault == _STUCK_BIT:
+        raise NotADarkFrameError(f"stuck bit: bit {where} is {value} in every code around the median")
+    if fault in (_REPEATED_ROWS, _REPEATED_COLUMNS):
+        lines = "rows" if fault == _REPEATED_ROWS else "columns"
+        raise NotADarkFrameError(f"repeated tile: {lines} from {where} on come again {value} {lines} later")
+    return Noise(median, sigma, lowest, highest)
+
+
+def tone_scale(params: StretchParams) -> float:
+    """What the tone multiplies its curve by, so that |z| = Z reaches 0 or 1."""
+    if params.tone is Tone.ASINH:
+        return 0.5 / math.asinh(params.z_range / params.tone_parameter)
+    return 0.5 / params.z_range

@@ -24,7 +24,7 @@ struct Histogram {
     double below = 0;
     for (int v = first; v <= last; ++v) {
       const double here = counts[v - first];
-      if (here > 0 && below + here >= wanted) return v - 0.5 + (wanted - below) / here;
+      if (here > 0 && below + here >= wanted) return quantile_at(v, wanted, below, here);
       below += here;
     }
     return last + 0.5;
@@ -39,11 +39,6 @@ const uint16_t* samples_of_row(const FrameView& f, int r, std::vector<uint16_t>&
   unpack_row(packed, f.layout, f.width, scratch.data());
   return scratch.data();
 }
-
-struct Noise {
-  double plane_median[4];
-  double median, sigma;
-};
 
 void count_row(const uint16_t* x, int width, uint32_t* even, uint32_t* odd, uint32_t* d_even, uint32_t* d_odd) {
   int c = 0;
@@ -63,28 +58,19 @@ void count_row(const uint16_t* x, int width, uint32_t* even, uint32_t* odd, uint
 // and how often each column's sample changed from row to row.
 void add_to_keys(const uint16_t* x, int width, uint64_t* keys, uint16_t* last, uint16_t* changes) {
   for (int c = 0; c < width; ++c) {
-    keys[c] = keys[c] * 0x9e3779b97f4a7c15u + x[c] + 1;
+    keys[c] = key_step(keys[c], x[c]);
     changes[c] += x[c] != last[c];
     last[c] = x[c];
   }
 }
 
-// Which bits of a plane's codes vary, and which are stuck: the same in all codes between two quantiles although codes
-// that have it otherwise lie between these, and although a lower bit varies (where none does, the codes are shifted).
-struct Bits {
-  uint32_t varying = 0, stuck = 0, value = 0;
-
-  explicit Bits(const Histogram& plane) {
-    const int lo = static_cast<int>(std::floor(plane.quantile(kStuckLow) + 0.5));
-    const int hi = static_cast<int>(std::floor(plane.quantile(kStuckHigh) + 0.5));
-    uint32_t any = 0, all = 65535;
-    for (int v = std::max(lo, plane.first); v <= std::min(hi, plane.last); ++v)
-      if (plane.counts[v - plane.first]) any |= v, all &= v;
-    varying = any & ~all, value = all;
-    for (int b = 1; b < 16; ++b)
-      if (!(varying >> b & 1) && (varying & ((1u << b) - 1)) && lo >> b != hi >> b) stuck |= 1u << b;
-  }
-};
+void add_plane(const Histogram& plane, Bits& bits) {
+  const int lo = nearest_code(plane.quantile(kStuckLow)), hi = nearest_code(plane.quantile(kStuckHigh));
+  uint32_t any = 0, all = 65535;
+  for (int v = std::max(lo, plane.first); v <= std::min(hi, plane.last); ++v)
+    if (plane.counts[v - plane.first]) any |= v, all &= v;
+  bits.add_plane(any, all, lo, hi);
+}
 
 int64_t sum(const uint32_t* counts, int first, int last) {
   int64_t n = 0;
@@ -112,20 +98,18 @@ Noise measure_noise(const FrameView& f, StretchScratch& s, StretchStats& stats) 
     }
   Noise noise{};
   int64_t total = 0, at_lowest = 0, at_highest = 0;
-  uint32_t varying = 0, stuck = 0, value = 0;
+  Bits bits;
   for (int p = 0; p < 4; ++p) {
     const int64_t n = sum(planes[p], lowest, highest);
     const Histogram plane{planes[p] + lowest, lowest, highest, n};
     noise.plane_median[p] = plane.quantile(0.5);
-    const Bits bits(plane);
-    varying |= bits.varying, stuck |= bits.stuck, value |= bits.stuck & bits.value;
+    add_plane(plane, bits);
     total += n, at_lowest += planes[p][lowest], at_highest += planes[p][highest];
   }
-  noise.median = 0.25 * (noise.plane_median[0] + noise.plane_median[1] + noise.plane_median[2] + noise.plane_median[3]);
   const int span = highest - lowest, d_first = 65535 - span, d_last = 65535 + span;
   for (int v = d_first; v <= d_last; ++v) d_even[v] += d_odd[v];
   const Histogram d{d_even + d_first, -span, span, sum(d_even, d_first, d_last)};
-  noise.sigma = std::max(kSigmaFloor, (d.quantile(kQuantileHigh) - d.quantile(kQuantileLow)) / (2 * std::sqrt(2.0)));
+  finish_noise(noise, d.quantile(kQuantileLow), d.quantile(kQuantileHigh));
   for (int p = 0; p < 4; ++p) std::fill(planes[p] + lowest, planes[p] + highest + 1, 0u);
   std::fill(d_even + d_first, d_even + d_last + 1, 0u);
   std::fill(d_odd + d_first, d_odd + d_last + 1, 0u);
@@ -133,35 +117,9 @@ Noise measure_noise(const FrameView& f, StretchScratch& s, StretchStats& stats) 
   stats.median = noise.median, stats.sigma = noise.sigma, stats.minimum = lowest, stats.maximum = highest;
   stats.share_minimum = static_cast<double>(at_lowest) / total;
   stats.share_maximum = static_cast<double>(at_highest) / total;
-  if (lowest == highest)
-    stats.fault = StretchFault::constant;
-  else if (stats.share_minimum > kClippedShare)
-    stats.fault = StretchFault::clipped_low;
-  else if (stats.share_maximum > kClippedShare)
-    stats.fault = StretchFault::clipped_high;
-  else if (stuck &= ~varying) {
-    stats.fault = StretchFault::stuck_bit;
-    while (!(stuck >> stats.where & 1)) ++stats.where;
-    stats.value = value >> stats.where & 1;
-  }
+  judge_codes(stats, bits);
   return noise;
 }
-
-// Codes kept for the four CFA planes: lowest .. highest, centred on the plane's median.
-struct Bounds {
-  uint16_t lowest[4], highest[4];
-  int widest;
-
-  Bounds(const Noise& noise, float k) : widest(0) {
-    const int half = static_cast<int>(std::min(65535.0, std::ceil(double(k) * noise.sigma)));
-    for (int p = 0; p < 4; ++p) {
-      const int centre = static_cast<int>(std::floor(noise.plane_median[p] + 0.5));
-      lowest[p] = static_cast<uint16_t>(std::max(0, centre - half));
-      highest[p] = static_cast<uint16_t>(std::min(65535, centre + half));
-      widest = std::max(widest, highest[p] - lowest[p]);
-    }
-  }
-};
 
 u16xn alternate(uint16_t even, uint16_t odd) {
   u16xn v;
@@ -221,9 +179,6 @@ int first_run(int n, int lag, Recurs recurs) {
   return -1;
 }
 
-// Whether a line holds noise: one sample in kRepeatChange differs from the one before it.
-bool noisy(int changes, int n) { return changes * kRepeatChange >= n; }
-
 // Columns that recur in the rows sampled: a read-out that repeats a tile. Flat columns do not count.
 void find_repeated_columns(const FrameView& f, StretchScratch& s, StretchStats& stats) {
   const uint64_t* keys = s.column_keys.data();
@@ -261,22 +216,21 @@ void flush(uint16_t* sums16, uint32_t* sums32, int width, uint32_t weight) {
 
 uint64_t row_key(const uint16_t* x, int n) {
   uint64_t key = 0;
-  for (int i = 0; i < n; ++i) key = key * 0x9e3779b97f4a7c15u + x[i] + 1;
+  for (int i = 0; i < n; ++i) key = key_step(key, x[i]);
   return key;
 }
 
 // Weighted sums over the input rows of output row i, one a column, in 1/224 of a row; keys of these rows.
 void sum_rows(const FrameView& f, int i, const Bounds& bounds, StretchScratch& s) {
   const int64_t first = int64_t(i) * f.height / kImageSide, last = (int64_t(i + 1) * f.height - 1) / kImageSide;
-  const int rows_that_fit = 65535 / std::max(1, bounds.widest);
+  const int fit = rows_that_fit(bounds);
   std::memset(s.sums32.data(), 0, sizeof(uint32_t) * f.width);
   const int key_first = std::max(0, f.width / 2 - kRepeatKey / 2), key_size = std::min(f.width, kRepeatKey);
   int held = 0;
   for (int64_t r = first; r <= last; ++r) {
     const auto weight = static_cast<uint32_t>(overlap(i, r, f.height));
     const bool alone = weight != kImageSide;
-    if (held && (alone || held == rows_that_fit))
-      flush(s.sums16.data(), s.sums32.data(), f.width, kImageSide), held = 0;
+    if (held && (alone || held == fit)) flush(s.sums16.data(), s.sums32.data(), f.width, kImageSide), held = 0;
     const uint16_t* x = samples_of_row(f, static_cast<int>(r), s.row);
     s.row_keys[r] = row_key(x + key_first, key_size);
     add_clipped(x, f.width, r % 2, bounds, s.sums16.data());
@@ -298,29 +252,15 @@ uint64_t sum_columns(const uint32_t* sums, int64_t width, int64_t j) {
          uint64_t(sums[last]) * overlap(j, last, width);
 }
 
-// Share of even rows (columns) in each output row (column), in 1/224 of a row.
-void even_weights(int64_t size, int64_t* weights) {
-  for (int64_t i = 0; i < kImageSide; ++i) {
-    weights[i] = 0;
-    for (int64_t r = i * size / kImageSide; r * kImageSide < (i + 1) * size; ++r)
-      if (r % 2 == 0) weights[i] += overlap(i, r, size);
-  }
-}
-
 void area_means(const FrameView& f, const Noise& noise, const Bounds& bounds, StretchScratch& s) {
-  int64_t even_rows[kImageSide], even_columns[kImageSide];
-  even_weights(f.height, even_rows), even_weights(f.width, even_columns);
-  double offset[4];
-  for (int p = 0; p < 4; ++p) offset[p] = bounds.lowest[p] - noise.plane_median[p];
-  const double area = 1.0 / (double(f.width) * f.height);
+  int64_t even_columns[kImageSide];
+  for (int j = 0; j < kImageSide; ++j) even_columns[j] = even_weight(j, f.width);
   for (int i = 0; i < kImageSide; ++i) {
     sum_rows(f, i, bounds, s);
-    const double re = even_rows[i], ro = f.height - re;
-    const double even = re * offset[0] + ro * offset[2], odd = re * offset[1] + ro * offset[3];
+    const int64_t even_rows = even_weight(i, f.height);
     for (int j = 0; j < kImageSide; ++j) {
-      const double ce = even_columns[j], co = f.width - ce;
       const auto total = static_cast<double>(sum_columns(s.sums32.data(), f.width, j));
-      s.means[i * kImageSide + j] = (total + (even * ce + odd * co)) * area;
+      s.means[i * kImageSide + j] = area_mean(total, even_rows, even_columns[j], noise, bounds, f.width, f.height);
     }
   }
 }
@@ -365,18 +305,15 @@ StretchStats stretch(const FrameView& f, const StretchParams& params, StretchScr
   const Noise noise = measure_noise(f, s, stats);
   if (stats.fault == StretchFault::none) find_repeated_columns(f, s, stats);
   if (stats.fault != StretchFault::none) return stats;
-  area_means(f, noise, Bounds(noise, params.k), s);
+  area_means(f, noise, bounds_of(noise, params.k), s);
   find_repeated_rows(f, s, stats);
   if (stats.fault != StretchFault::none) return stats;
   const double centre = median_of(s.means, s.selection);
-  const double n = double(f.width) * f.height / kImagePixels;
-  const double to_z = std::sqrt(n) / noise.sigma;
+  const double to_z = noise_scale(f.width, f.height, noise.sigma);
   const float scale = tone_scale(params);
   const double* means = s.means.data();
-  for (int i = 0; i < kImagePixels; ++i) {
-    const auto z = static_cast<float>((means[i] - centre) * to_z);
-    image[i] = tone_value(z, params.tone, params.tone_parameter, scale);
-  }
+  for (int i = 0; i < kImagePixels; ++i)
+    image[i] = tone_value(z_value(means[i], centre, to_z), params.tone, params.tone_parameter, scale);
   return stats;
 }
 
