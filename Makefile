@@ -8,6 +8,8 @@ STATION ?= station
 REAL_DATA ?= ../shared/data
 # Before the build, which compiles the CUDA kernels with it where the machine has none.
 NVCC := 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["nvcc"])'
+# Plans are built for real in tests, without a GPU; the full TensorRT's bindings are compared with what is used of them.
+TENSORRT := tensorrt-rtx-cu13-libs==1.5.0.114 tensorrt-rtx-cu13-bindings==1.5.0.114 tensorrt-cu13-bindings==11.0.0.114
 NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*.cc kernels/*/*.h kernels/*/*.cc \
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
@@ -32,6 +34,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml $(NATIVE)
 $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) torch==2.13.0 $$($(BIN)/python -c $(NVCC))
 	$(PIP) --no-build-isolation --editable '.[train,photographs,dev]'
+	$(PIP) --no-deps $(TENSORRT)
 	@touch $@
 
 demo: $(VENV)/.installed ## a station, its daemon and API, and 30 simulated frames, for real

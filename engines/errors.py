@@ -15,6 +15,10 @@ class EngineBuildError(EngineError):
     """An engine cannot be built for this device or precision."""
 
 
+class EngineUnavailableError(EngineError):
+    """This machine lacks what an engine needs: a package, a driver or a GPU; says which and what to do."""
+
+
 class GoldenGateError(EngineError):
     """An engine does not give the golden measurements that its bundle promises."""
 

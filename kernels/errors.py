@@ -21,3 +21,7 @@ class NonFiniteMapError(KernelError):
 
 class FatbinError(KernelError):
     """The compiled CUDA kernels are missing or damaged."""
+
+
+class NoGpuError(RuntimeError):
+    """There is no GPU to use; says why."""
