@@ -217,12 +217,12 @@ def engines_bench(
     """Frames per second of the inspector at each precision, on the bundle's golden frames."""
     import time
 
-    from engines import Inspector, Precision
+    from engines import CpuInspector, Precision
 
     chosen = find_bundle(bundle, None, None)
     golden = [g.frame for g in chosen.golden()]
     for precision in Precision:
-        inspector = Inspector(chosen, precision=precision, cache=cache_folder())
+        inspector = CpuInspector(chosen, precision=precision, cache=cache_folder())
         inspector.measure(golden)
         began = time.perf_counter()
         for i in range(frames):

@@ -61,9 +61,9 @@ def proposals(
 def _label(engines: OpenVinoEngines, bundle: Bundle, png: bytes, frame: Row, least: float) -> Label | None:
     image = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
     outputs = engines.infer(np.ascontiguousarray(image / np.float32(255), np.float32))
-    if fault_of(outputs) is not None:
+    if fault_of(outputs.class_logits, outputs.level, maps_speak=bool(outputs.maps.any())) is not None:
         return None
-    found = inspect(outputs)
+    found = inspect(outputs.class_logits, outputs.level)
     if max(found.p) < least:
         return None
     boxes: tuple[Box, ...] = ()

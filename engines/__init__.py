@@ -3,6 +3,7 @@
 from engines import bundle
 from engines.bundle import Bundle
 from engines.classes import CLASSES
+from engines.cpu_inspector import CpuInspector
 from engines.errors import BundleError, EngineBuildError, EngineError, EngineFaultError, GoldenGateError
 from engines.inspector import Inspection, Inspector, Measurement, fault_of, inspect
 from engines.openvino import OpenVinoEngines, Precision
@@ -12,6 +13,7 @@ __all__ = [
     "CLASSES",
     "Bundle",
     "BundleError",
+    "CpuInspector",
     "EngineBuildError",
     "EngineError",
     "EngineFaultError",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle import Bundle, GoldenFrame
+from engines.cpu_inspector import CpuInspector
 from engines.errors import GoldenGateError
 from engines.inspector import Inspection, Inspector
 from engines.openvino import Precision
@@ -40,7 +41,7 @@ def build_inspector(
         EngineBuildError: an engine cannot be built.
         GoldenGateError: the engine measures otherwise than the bundle promises.
     """
-    inspector = Inspector(bundle, precision=precision, cache=cache, threads=threads)
+    inspector = CpuInspector(bundle, precision=precision, cache=cache, threads=threads)
     check_golden(inspector)
     return inspector
 

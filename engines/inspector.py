@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle
 from engines.classes import CLASSES, probabilities
-from engines.openvino import OpenVinoEngines, Outputs, Precision
 from engines.regions import Region, find_regions
-from kernels import (
-    IMAGE_SIDE,
-    FrameGeometryError,
-    Noise,
-    NonFiniteMapError,
-    NotADarkFrameError,
-    RawFrame,
-    Reducer,
-    Stretcher,
-    UnseenMetrics,
-)
+from kernels import IMAGE_SIDE, Noise, NonFiniteMapError, RawFrame, UnseenMetrics
 
 HIGHEST_LEVEL = 10.0
 SMALLEST_SIDE = IMAGE_SIDE  # below it the image would be made up between samples
@@ -86,79 +75,89 @@ class Measurement:
         return self.refused is None and None not in (self.noise, self.inspection) and self.unseen is not None
 
 
-class Inspector:
-    """Measures frames with one bundle on the CPU; for one thread at a time.
+class Inspector(Protocol):
+    """Measures frames with one bundle on one device; for one thread at a time.
 
-    Args:
-        bundle: what to run.
-        precision: of the engines.
-        cache: folder for compiled engines, or None.
-        threads: cores used; 0 for all.
-
-    Raises:
-        EngineBuildError: an engine cannot be built.
+    Attributes:
+        bundle: what it runs.
+        engine: what runs it, as verdicts carry it: kind-precision@hash12.
+        batch: frames that it measures at once, at most; more in one call overlap their copies with it.
     """
 
-    def __init__(
-        self, bundle: Bundle, *, precision: Precision = Precision.INT8, cache: Path | None = None, threads: int = 0
-    ) -> None:
-        self.bundle = bundle
-        self._engines = OpenVinoEngines(bundle, precision=precision, cache=cache, threads=threads)
-        self._stretcher = Stretcher(bundle.stretch)
-        self._reducer = Reducer(threshold=bundle.threshold, alpha=bundle.alpha)
-        self._image = np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
-
     @property
-    def engine(self) -> str:
-        """openvino-<precision>@hash12."""
-        return self._engines.identity
+    def bundle(self) -> Bundle: ...  # noqa: D102
+    @property
+    def engine(self) -> str: ...  # noqa: D102
+    @property
+    def batch(self) -> int: ...  # noqa: D102
 
     def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         """One measurement a frame, in order; a frame that cannot be judged says why in `refused`.
 
         Raises:
-            EngineFaultError: an engine failed.
+            EngineFaultError: an engine or its device failed.
         """
-        return [self._measure(frame) for frame in frames]
 
-    def _measure(self, frame: RawFrame) -> Measurement:
-        if min(frame.width, frame.height) < SMALLEST_SIDE:
-            wanted = f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
-            return self._refuse(f"too small to judge: {frame.width}x{frame.height} pixels, wanted at least {wanted}")
-        try:
-            noise = self._stretcher.stretch(frame, self._image)
-        except (FrameGeometryError, NotADarkFrameError) as error:
-            return self._refuse(str(error))
-        image = np.rint(self._image * 255).astype(np.uint8)
-        outputs = self._engines.infer(self._image)
-        if (fault := fault_of(outputs)) is not None:
-            return self._refuse(fault, noise=noise, image=image)
-        try:
-            unseen = self._reducer.reduce(outputs.maps)
-        except NonFiniteMapError as error:
-            return self._refuse(str(error), noise=noise, image=image)
-        regions = find_regions(unseen.map, threshold=self.bundle.threshold)
-        return Measurement(
-            None, noise, inspect(outputs), unseen, tuple(regions), image, self.bundle.identity, self.engine
-        )
 
-    def _refuse(
-        self, reason: str, *, noise: Noise | None = None, image: NDArray[np.uint8] | None = None
-    ) -> Measurement:
+def too_small(frame: RawFrame) -> str | None:
+    """Why a frame is refused before it is looked at, or None."""
+    if min(frame.width, frame.height) >= SMALLEST_SIDE:
+        return None
+    wanted = f"{SMALLEST_SIDE}x{SMALLEST_SIDE}"
+    return f"too small to judge: {frame.width}x{frame.height} pixels, wanted at least {wanted}"
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """What measures: a bundle on an engine; writes the measurements.
+
+    Attributes:
+        bundle: with the threshold that regions are found by.
+        engine: as verdicts carry it.
+    """
+
+    bundle: Bundle
+    engine: str
+
+    def refuse(self, reason: str, *, noise: Noise | None = None, image: NDArray[np.uint8] | None = None) -> Measurement:
+        """A frame that cannot be judged, with what was measured before that was known."""
         return Measurement(reason, noise, None, None, (), image, self.bundle.identity, self.engine)
 
+    def conclude(
+        self, noise: Noise, image: NDArray[np.uint8], class_logits: NDArray[np.float32], level: float, *,
+        maps_speak: bool, unseen: Callable[[], UnseenMetrics],
+    ) -> Measurement:  # fmt: skip
+        """A frame that went through the networks.
 
-def fault_of(outputs: Outputs) -> str | None:
+        Args:
+            noise, image: of the stretch; image (224, 224) uint8.
+            class_logits: (4,).
+            level: regressor's output, before clamping.
+            maps_speak: whether any logit of the two maps is other than 0.
+            unseen: the reduction of the maps; asked for where the outputs may be believed.
+        """
+        if (fault := fault_of(class_logits, level, maps_speak=maps_speak)) is not None:
+            return self.refuse(fault, noise=noise, image=image)
+        try:
+            metrics = unseen()
+        except NonFiniteMapError as error:
+            return self.refuse(str(error), noise=noise, image=image)
+        regions = find_regions(metrics.map, threshold=self.bundle.threshold)
+        found = inspect(class_logits, level)
+        return Measurement(None, noise, found, metrics, tuple(regions), image, self.bundle.identity, self.engine)
+
+
+def fault_of(class_logits: NDArray[np.float32], level: float, *, maps_speak: bool) -> str | None:
     """Why outputs must not be believed: not finite, or all zero; None where they may be."""
-    for name, values in (("classifier", outputs.class_logits), ("regressor", np.float32(outputs.level))):
+    for name, values in (("classifier", class_logits), ("regressor", np.float32(level))):
         if not np.isfinite(values).all():
             return f"{name} gave a value that is not finite"
-    if not outputs.class_logits.any() or not outputs.maps.any() or outputs.level == 0.0:
+    if not class_logits.any() or not maps_speak or level == 0.0:
         return "an engine gave zeros only"
     return None
 
 
-def inspect(outputs: Outputs) -> Inspection:
+def inspect(class_logits: NDArray[np.float32], level: float) -> Inspection:
     """Softmax and clamp: finite outputs -> probabilities and level."""
-    p = probabilities(outputs.class_logits)
-    return Inspection((p[0], p[1], p[2], p[3]), min(HIGHEST_LEVEL, max(0.0, outputs.level)))
+    p = probabilities(class_logits)
+    return Inspection((p[0], p[1], p[2], p[3]), min(HIGHEST_LEVEL, max(0.0, level)))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.device import Device, Stream, address
 from kernels.errors import FrameGeometryError
 from kernels.packing import MAX_SIDE, RawFrame
 from kernels.reduce import HISTOGRAM_BINS, UnseenMetrics, refuse_non_finite
 from kernels.stretch import IMAGE_SIDE, Noise, StretchParams, checked_noise, tone_scale
 
 IMAGE_PIXELS = IMAGE_SIDE * IMAGE_SIDE
-ALIGNMENT = 256  # of every array in device memory
 OVERREAD = 32  # bytes that may be read beyond a frame's last row
 
 # As in packing_gpu.cuh, stretch_gpu.cuh, stretch.h, reduce_gpu.cuh.
@@ -27,34 +26,10 @@ STRETCH_SETTINGS = np.dtype([("k", "f4"), ("z_range", "f4"), ("tone", "i4"), ("t
 STATS = np.dtype([("median", "f8"), ("sigma", "f8"), ("minimum", "i4"), ("maximum", "i4"), ("share_minimum", "f8"),
                   ("share_maximum", "f8"), ("fault", "i4"), ("where", "i4"), ("value", "i4"), ("unused", "i4")])  # fmt: skip
 REDUCE_PARAMS = np.dtype([("threshold", "f4"), ("alpha", "f4")])
-REDUCED = np.dtype([("power", "u8"), ("above", "u4"), ("non_finite", "u4"), ("peak", "f4"), ("unused", "u4"),
+REDUCED = np.dtype([("power", "u8"), ("above", "u4"), ("non_finite", "u4"), ("peak", "f4"), ("not_zero", "u4"),
                     ("histogram", "u4", HISTOGRAM_BINS)])  # fmt: skip
 _COUNTS_BYTES, _STATE_BYTES = 20_532, 136
 _POWER_SCALE = 2.0**40
-
-Grid = tuple[int, int, int]
-
-
-class Device(Protocol):
-    """What the kernels need of a GPU; one thread at a time."""
-
-    def allocate(self, nbytes: int) -> int:
-        """Device memory of the device's lifetime; its address, a multiple of ALIGNMENT."""
-
-    def launch(self, kernel: str, grid: Grid, threads: int, arguments: Sequence[np.generic | NDArray[np.void]]) -> None:
-        """Enqueue a kernel on the current stream.
-
-        Args:
-            kernel: its name.
-            grid: blocks.
-            threads: of a block.
-            arguments: by value, as the kernel declares them; addresses as np.uint64.
-        """
-
-
-def address(value: int) -> np.uint64:
-    """An argument that is a device address."""
-    return np.uint64(value)
 
 
 def describe(frames: Sequence[RawFrame], addresses: Sequence[int]) -> NDArray[np.void]:
@@ -92,16 +67,22 @@ class StretchKernels:
             "lag_counts": 8 * side, "column_changes": 4 * side, "row_recurs": side, "means": 8 * IMAGE_PIXELS,
             "selection": 8 * IMAGE_PIXELS,
         }  # fmt: skip
+        self._memory = {name: device.allocate(size[name] * frames) for name in _BUFFERS}
         self._buffers = np.zeros((), STRETCH_BUFFERS)
-        for name in _BUFFERS:
-            self._buffers[name] = device.allocate(size[name] * frames)
+        for name, memory in self._memory.items():
+            self._buffers[name] = memory.address
         self._buffers["side"], self._buffers["sort_side"] = side, sort_side
         self._settings = np.zeros((), STRETCH_SETTINGS)
         self._settings["k"], self._settings["z_range"] = params.k, params.z_range
         self._settings["tone"], self._settings["tone_parameter"] = int(params.tone), params.tone_parameter
         self._settings["scale"] = tone_scale(params)
 
-    def enqueue(self, table: int, count: int, *, images: int, shown: int, stats: int) -> None:
+    def free(self) -> None:
+        """Give the buffers back; nothing may be under way."""
+        for memory in self._memory.values():
+            memory.free()
+
+    def enqueue(self, table: int, count: int, *, images: int, shown: int, stats: int, on: Stream) -> None:
         """Stretch `count` frames.
 
         Args:
@@ -110,19 +91,20 @@ class StretchKernels:
             images: address of (count, 224, 224) float32 in [0, 1], written.
             shown: address of (count, 224, 224) uint8, the images times 255, written.
             stats: address of (count,) STATS, written.
+            on: the stream.
         """
         frames, to, n = address(table), self._buffers, count
         launch = self._device.launch
-        launch("stretch_clear", (8, 1, n), 256, (frames, to))
-        launch("stretch_count_high", (4, 16, n), 128, (frames, to))
-        launch("stretch_count_low", (4, 16, n), 128, (frames, to))
-        launch("stretch_bits", (4, 16, n), 128, (frames, to))
-        launch("stretch_row_keys", (32, 1, n), 256, (frames, to))
-        launch("stretch_lags", (1, 2, n), 512, (frames, to, self._settings))
-        launch("stretch_compare_rows", (64, 1, n), 256, (frames, to))
-        launch("stretch_area", (IMAGE_SIDE, 1, n), 256, (frames, to))
+        launch("stretch_clear", (8, 1, n), 256, (frames, to), on)
+        launch("stretch_count_high", (4, 16, n), 128, (frames, to), on)
+        launch("stretch_count_low", (4, 16, n), 128, (frames, to), on)
+        launch("stretch_bits", (4, 16, n), 128, (frames, to), on)
+        launch("stretch_row_keys", (32, 1, n), 256, (frames, to), on)
+        launch("stretch_lags", (1, 2, n), 512, (frames, to, self._settings), on)
+        launch("stretch_compare_rows", (64, 1, n), 256, (frames, to), on)
+        launch("stretch_area", (IMAGE_SIDE, 1, n), 256, (frames, to), on)
         arguments = (frames, to, self._settings, address(images), address(shown), address(stats))
-        launch("stretch_tone", (n, 1, 1), 512, arguments)
+        launch("stretch_tone", (n, 1, 1), 512, arguments, on)
 
 
 def noise_of(stats: np.void) -> Noise:
@@ -142,7 +124,7 @@ class ReduceKernels:
         self._params = np.zeros((), REDUCE_PARAMS)
         self._params["threshold"], self._params["alpha"] = threshold, alpha
 
-    def enqueue(self, logits: int, count: int, *, reduced: int, maps: int) -> None:
+    def enqueue(self, logits: int, count: int, *, reduced: int, maps: int, on: Stream) -> None:
         """Reduce `count` map pairs.
 
         Args:
@@ -150,10 +132,11 @@ class ReduceKernels:
             count: frames.
             reduced: address of (count,) REDUCED, written.
             maps: address of (count, 224, 224) uint8, S times 255, written.
+            on: the stream.
         """
-        self._device.launch("reduce_clear", (count, 1, 1), 256, (address(reduced),))
+        self._device.launch("reduce_clear", (count, 1, 1), 256, (address(reduced),), on)
         arguments = (address(logits), self._params, address(reduced), address(maps))
-        self._device.launch("reduce_maps", (7, count, 1), 256, arguments)
+        self._device.launch("reduce_maps", (7, count, 1), 256, arguments, on)
 
 
 def metrics_of(reduced: np.void, unseen_map: NDArray[np.uint8]) -> UnseenMetrics:

@@ -25,3 +25,7 @@ class FatbinError(KernelError):
 
 class NoGpuError(RuntimeError):
     """There is no GPU to use; says why."""
+
+
+class DeviceFaultError(RuntimeError):
+    """A GPU failed at something it was asked for; it must not be used any further."""

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from engines.bundle import FILES, GOLDEN_EXPECTED, GOLDEN_FRAMES, MODEL_FILES, Bundle, write_manifest
+from engines.cpu_inspector import CpuInspector
 from engines.errors import TrainingError
-from engines.inspector import Inspector, Measurement
+from engines.inspector import Measurement
 from engines.openvino import outputs_of
 from engines.regions import find_regions
 from engines.simulation import SENSORS, Plan, simulate
@@ -126,7 +127,7 @@ def pack(
     (out / GOLDEN_EXPECTED).write_text("{}")
     numbers = {"threshold": threshold, "alpha": ALPHA, "spec": spec, "score_tolerance": SCORE_TOLERANCE}
     draft = write_manifest(out, name=name, stretch=stretch, training=training, **numbers)
-    measured = Inspector(draft).measure(list(golden.values()))
+    measured = CpuInspector(draft).measure(list(golden.values()))
     expected = {key: _expected(m, golden[key]) for key, m in zip(golden, measured, strict=True)}
     (out / GOLDEN_EXPECTED).write_text(json.dumps(expected, indent=1) + "\n")
     bundle = write_manifest(out, name=name, stretch=stretch, training=training, **numbers)

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   RunCounter runs;  // most of a map is 0
   unsigned long long power = 0;
-  uint32_t above = 0, non_finite = 0;
+  uint32_t above = 0, non_finite = 0, not_zero = 0;
   float peak = 0;
   for (int q = blockIdx.x * kThreads + threadIdx.x; q < kQuads; q += gridDim.x * kThreads) {
     const float4 bg = __ldg(background + q), fg = __ldg(object + q);
@@ -41,6 +41,7 @@ __global__ void __launch_bounds__(kThreads)
       const float s = unseen_value(logit_bg[k], logit_fg[k]);
       const float doubt = (logit_bg[k] - logit_bg[k]) + (logit_fg[k] - logit_fg[k]);  // 0 for finite logits, else NaN
       non_finite += doubt == 0.0f ? 0 : 1;
+      not_zero |= logit_bg[k] != 0.0f || logit_fg[k] != 0.0f ? 1 : 0;
       above += s > params.threshold ? 1 : 0;
       const float powered = params.alpha == 2.0f ? s * s : power_of(s, params.alpha);
       power += static_cast<unsigned long long>(powered * kPowerScale);
@@ -51,11 +52,13 @@ __global__ void __launch_bounds__(kThreads)
     shown[q] = make_uchar4(show[0], show[1], show[2], show[3]);
   }
   runs.flush(histogram);
-  power = warp_sum(power), above = warp_sum(above), non_finite = warp_sum(non_finite), peak = warp_max(peak);
+  power = warp_sum(power), above = warp_sum(above), non_finite = warp_sum(non_finite), not_zero = warp_or(not_zero),
+  peak = warp_max(peak);
   GpuReduced& out = reduced[n];
   if (lane() == 0) {
     if (power) atomicAdd(reinterpret_cast<unsigned long long*>(&out.power), power);
     if (above) atomicAdd(&out.above, above);
+    if (not_zero) atomicOr(&out.not_zero, 1u);
     if (non_finite) atomicAdd(&out.non_finite, non_finite);
     if (peak > 0) atomicMax(&out.peak, __float_as_uint(peak));
   }

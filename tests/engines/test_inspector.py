@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import Bundle, EngineBuildError, Inspector, Precision
+from engines import Bundle, CpuInspector, EngineBuildError, Inspector, Precision
 from engines.inspector import fault_of, inspect
-from engines.openvino import OpenVinoEngines, Outputs
+from engines.openvino import OpenVinoEngines
 from engines.regions import find_regions
 from engines.simulation import SENSORS, Plan, simulate
 from kernels import RawFrame
@@ -69,30 +69,30 @@ def test_no_frames_no_measurements(inspector: Inspector) -> None:
     assert inspector.measure([]) == []
 
 
-MAPS = np.full((2, 224, 224), -1, np.float32)
-
-
 @pytest.mark.parametrize(
-    ("outputs", "fault"),
+    ("logits", "level", "maps_speak", "fault"),
     [
-        (Outputs(np.array([1, np.nan, 0, 0], np.float32), 1.0, MAPS), "classifier gave a value that is not finite"),
-        (Outputs(np.array([1, 0, 0, 0], np.float32), float("inf"), MAPS), "regressor gave a value that is not finite"),
-        (Outputs(np.zeros(4, np.float32), 1.0, MAPS), "zeros only"),
-        (Outputs(np.array([1, 0, 0, 0], np.float32), 1.0, 0 * MAPS), "zeros only"),
-        (Outputs(np.array([-9, 9, 0, 0], np.float32), 0.0, MAPS), "zeros only"),
+        ([1, np.nan, 0, 0], 1.0, True, "classifier gave a value that is not finite"),
+        ([1, 0, 0, 0], float("inf"), True, "regressor gave a value that is not finite"),
+        ([0, 0, 0, 0], 1.0, True, "an engine gave zeros only"),
+        ([1, 0, 0, 0], 1.0, False, "an engine gave zeros only"),
+        ([-9, 9, 0, 0], 0.0, True, "an engine gave zeros only"),
+        ([1, 0, 0, 0], 1.0, True, None),
     ],
 )
-def test_broken_outputs_are_not_believed(outputs: Outputs, fault: str) -> None:
-    assert fault in (fault_of(outputs) or "")
+def test_broken_outputs_are_not_believed(
+    logits: list[float], level: float, maps_speak: bool, fault: str | None
+) -> None:
+    assert fault_of(np.array(logits, np.float32), level, maps_speak=maps_speak) == fault
 
 
 def test_score_is_probability_times_intensity() -> None:
-    found = inspect(Outputs(np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32)), 7.5, MAPS))
+    found = inspect(np.log(np.array([0.4, 0.3, 0.2, 0.1], np.float32)), 7.5)
     assert found.p == pytest.approx((0.4, 0.3, 0.2, 0.1))
     assert found.p_ng == pytest.approx(0.6)
     assert found.score == pytest.approx(0.45)
-    assert inspect(Outputs(np.zeros(4, np.float32) + 1, 12.0, MAPS)).level == 10.0
-    assert inspect(Outputs(np.zeros(4, np.float32) + 1, -3.0, MAPS)).level == 0.0
+    assert inspect(np.zeros(4, np.float32) + 1, 12.0).level == 10.0
+    assert inspect(np.zeros(4, np.float32) + 1, -3.0).level == 0.0
 
 
 def test_shading_and_glow_are_no_defects(inspector: Inspector) -> None:
@@ -111,7 +111,7 @@ def test_shading_and_glow_are_no_defects(inspector: Inspector) -> None:
 
 
 def test_int8_agrees_with_f32(starter: Bundle, inspector: Inspector) -> None:
-    exact = Inspector(starter, precision=Precision.F32)
+    exact = CpuInspector(starter, precision=Precision.F32)
     frames = [
         raw(c, v, seed=s) for s, (c, v) in enumerate([("OK", 0.0), ("Spot", 5.0), ("Spot", 8.0), ("Diagonal", 6.0)])
     ]

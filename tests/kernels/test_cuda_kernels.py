@@ -45,14 +45,16 @@ def plain(samples: NDArray[np.uint16]) -> RawFrame:
 def on_gpu(frames: list[RawFrame], params: StretchParams, *, seed: int = 0, side: int = 512) -> list[Told]:
     device = EmulatedDevice(seed)
     kernels = StretchKernels(device, params, frames=len(frames), side=side)
-    table = describe(frames, [device.upload(f.packed, beyond=OVERREAD) for f in frames])
+    table = describe(frames, [device.put(f.packed, beyond=OVERREAD) for f in frames])
     n = len(frames)
-    images, shown, stats = (device.allocate(n * size) for size in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize))
-    kernels.enqueue(device.upload(table), n, images=images, shown=shown, stats=stats)
-    floats = device.download(images, (n, SIDE, SIDE), np.dtype("f4"))
-    bytes_ = device.download(shown, (n, SIDE, SIDE), np.dtype("u1"))
+    images, shown, stats = (
+        device.allocate(n * size).address for size in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize)
+    )
+    kernels.enqueue(device.put(table), n, images=images, shown=shown, stats=stats, on=device.main)
+    floats = device.get(images, (n, SIDE, SIDE), np.dtype("f4"))
+    bytes_ = device.get(shown, (n, SIDE, SIDE), np.dtype("u1"))
     told: list[Told] = []
-    for row, image, show in zip(device.download(stats, (n,), STATS), floats, bytes_, strict=True):
+    for row, image, show in zip(device.get(stats, (n,), STATS), floats, bytes_, strict=True):
         assert np.isfinite(image).all()
         try:
             told.append((noise_of(row), image, show))
@@ -166,11 +168,11 @@ def test_the_order_of_threads_and_blocks_changes_nothing() -> None:
 def gpu_metrics(logits: NDArray[np.float32], *, threshold: float, alpha: float, seed: int = 0) -> list[object]:
     device = EmulatedDevice(seed)
     n = len(logits)
-    reduced, maps = device.allocate(n * REDUCED.itemsize), device.allocate(n * IMAGE_PIXELS)
+    reduced, maps = device.allocate(n * REDUCED.itemsize).address, device.allocate(n * IMAGE_PIXELS).address
     kernels = ReduceKernels(device, threshold=threshold, alpha=alpha)
-    kernels.enqueue(device.upload(logits), n, reduced=reduced, maps=maps)
-    shown = device.download(maps, (n, SIDE, SIDE), np.dtype("u1"))
-    return [metrics_of(row, m) for row, m in zip(device.download(reduced, (n,), REDUCED), shown, strict=True)]
+    kernels.enqueue(device.put(logits), n, reduced=reduced, maps=maps, on=device.main)
+    shown = device.get(maps, (n, SIDE, SIDE), np.dtype("u1"))
+    return [metrics_of(row, m) for row, m in zip(device.get(reduced, (n,), REDUCED), shown, strict=True)]
 
 
 @pytest.mark.parametrize(("threshold", "alpha"), [(0.5, 2.0), (0.2, 0.7), (0.9, 5.0)])
@@ -229,6 +231,6 @@ def test_the_emulator_shows_a_missing_barrier(barrier: str, right: bool, tmp_pat
     source = tmp_path / "turn.cc"
     source.write_text(MISSING_BARRIER.replace("BARRIER", barrier))
     device = EmulatedDevice(source=source)
-    out = device.allocate(4 * 64)
-    device.launch("turn", (1, 1, 1), 64, (np.uint64(out),))
-    assert np.array_equal(device.download(out, (64,), np.dtype("u4")), np.arange(63, -1, -1)) is right
+    out = device.allocate(4 * 64).address
+    device.launch("turn", (1, 1, 1), 64, (np.uint64(out),), device.main)
+    assert np.array_equal(device.get(out, (64,), np.dtype("u4")), np.arange(63, -1, -1)) is right

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <csetjmp>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -49,7 +50,9 @@ constexpr size_t kStack = 128 * 1024;
 enum class Waits { nowhere, at_warp, at_block };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t start;  // only to begin with: swapcontext calls the kernel each time, _longjmp does not
+  jmp_buf at;
+  bool begun = false;
   std::unique_ptr<char[]> stack;
   Waits waits = Waits::nowhere;
   bool done = false;
@@ -59,7 +62,8 @@ struct Fiber {
 struct Block {
   std::vector<Fiber> fibers;
   std::vector<uint64_t> slots[2];  // what each thread brought to its warp's collective, two in turn
-  ucontext_t scheduler;
+  ucontext_t begin;
+  jmp_buf scheduler;
   unsigned current = 0;
   void (*body)(void*) = nullptr;
   void* argument = nullptr;
@@ -69,13 +73,20 @@ inline Block block;
 inline void enter() {
   block.body(block.argument);
   block.fibers[block.current].done = true;
-  swapcontext(&block.fibers[block.current].context, &block.scheduler);
+  _longjmp(block.scheduler, 1);
 }
 
 inline void wait(Waits where) {
   Fiber& self = block.fibers[block.current];
   self.waits = where;
-  swapcontext(&self.context, &block.scheduler);
+  if (!_setjmp(self.at)) _longjmp(block.scheduler, 1);
+}
+
+inline void go_on(Fiber& fiber) {
+  if (_setjmp(block.scheduler)) return;
+  if (fiber.begun) _longjmp(fiber.at, 1);
+  fiber.begun = true;
+  swapcontext(&block.begin, &fiber.start);
 }
 
 // A warp's threads that have all come to a collective go on; so do a block's at a barrier. Whether any did.
@@ -101,12 +112,12 @@ inline void run_block(unsigned threads, std::mt19937& random) {
   for (auto& slots : block.slots) slots.assign(threads, 0);
   for (Fiber& fiber : block.fibers) {
     if (!fiber.stack) fiber.stack = std::make_unique<char[]>(kStack);
-    fiber.waits = Waits::nowhere, fiber.done = false, fiber.collectives = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, enter, 0);
+    fiber.waits = Waits::nowhere, fiber.done = fiber.begun = false, fiber.collectives = 0;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
+    fiber.start.uc_stack.ss_size = kStack;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, enter, 0);
   }
   std::vector<unsigned> order(threads);
   for (unsigned t = 0; t < threads; ++t) order[t] = t;
@@ -119,7 +130,7 @@ inline void run_block(unsigned threads, std::mt19937& random) {
       any = true;
       block.current = t;
       threadIdx = {t, 0, 0};
-      swapcontext(&block.scheduler, &fiber.context);
+      go_on(fiber);
       left -= fiber.done;
     }
     if (!left) return;
