@@ -1,0 +1,206 @@
+"""kernels.device on an NVIDIA GPU: pycuda for memory, streams and kernels, cuda-bindings for graphs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels import fatbin
+from kernels.device import Argument, Event, Grid, Stream
+from kernels.driver import Gpu, probe
+from kernels.errors import DeviceFaultError, NoGpuError
+
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no other stream of its own accord
+
+
+def _import(module: str) -> Any:
+    """A package of the gpu extra.
+
+    Raises:
+        NoGpuError: it is not installed, or does not load; names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise NoGpuError(f"{error.name} is not installed: pip install 'umbra[gpu]'") from error
+    except ImportError as error:
+        raise NoGpuError(f"{module} does not load: {error}") from error
+
+
+class PycudaEvent:
+    """A kernels.device.Event."""
+
+    def __init__(self, device: PycudaDevice, event: Any) -> None:
+        self._device, self.event = device, event
+
+    def synchronize(self) -> None:
+        """As kernels.device.Event."""
+        with self._device.guarded("a batch"):
+            self.event.synchronize()
+
+
+class PycudaStream:
+    """A kernels.device.Stream."""
+
+    def __init__(self, device: PycudaDevice, stream: Any) -> None:
+        self._device, self.stream = device, stream
+        self.handle: int = stream.handle
+
+    def record(self) -> PycudaEvent:
+        """As kernels.device.Stream."""
+        with self._device.guarded("recording an event"):
+            driver = self._device.driver
+            event = driver.Event(driver.event_flags.DISABLE_TIMING)
+            event.record(self.stream)
+            return PycudaEvent(self._device, event)
+
+    def wait(self, event: Event) -> None:
+        """As kernels.device.Stream."""
+        with self._device.guarded("waiting for an event"):
+            self.stream.wait_for_event(event.event)  # type: ignore[attr-defined]
+
+
+class PycudaMemory:
+    """A kernels.device.Memory."""
+
+    def __init__(self, allocation: Any, nbytes: int) -> None:
+        self._allocation, self.nbytes = allocation, nbytes
+        self.address = int(allocation)
+
+    def free(self) -> None:
+        """As kernels.device.Memory."""
+        self._allocation.free()
+
+
+class PycudaGraph:
+    """A kernels.device.Graph."""
+
+    def __init__(self, device: PycudaDevice, cuda: Any, executable: Any) -> None:
+        self._device, self._cuda, self._executable = device, cuda, executable
+
+    def launch(self, on: Stream) -> None:
+        """As kernels.device.Graph."""
+        self._device.checked("cuGraphLaunch", self._cuda.cuGraphLaunch(self._executable, on.handle))
+
+    def __del__(self) -> None:
+        """Give the graph back with the object."""
+        self._cuda.cuGraphExecDestroy(self._executable)
+
+
+class PycudaDevice:
+    """A kernels.device.Device: the GPU's primary context, which TensorRT and torch use too. For the thread that makes it.
+
+    Args:
+        ordinal: which GPU.
+
+    Raises:
+        NoGpuError: no driver or GPU, a package missing, or no code for this GPU in the fatbins.
+        FatbinError: the CUDA kernels were not built.
+    """
+
+    def __init__(self, ordinal: int = 0) -> None:
+        self.gpu: Gpu = probe(ordinal)
+        if not fatbin.fits(self.gpu.capability):
+            have = sorted({code.capability for kernel in fatbin.KERNELS for code in fatbin.contents(kernel)})
+            raise NoGpuError(f"{self.gpu.name}: compute capability {self.gpu.capability / 10:.1f}, and the CUDA kernels "
+                             f"are built for {', '.join(f'{c / 10:.1f}' for c in have)}")  # fmt: skip
+        self.driver: Any = _import("pycuda.driver")
+        self._cuda: Any = _import("cuda.bindings.driver")
+        self.driver.init()
+        self._context = self.driver.Device(ordinal).retain_primary_context()
+        self._context.push()
+        modules = [self.driver.module_from_file(str(fatbin.path_of(kernel))) for kernel in fatbin.KERNELS]
+        self._modules = dict(zip(fatbin.KERNELS, modules, strict=True))
+        self._functions: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Leave the context."""
+        self._functions.clear()
+        self._modules.clear()
+        self._context.pop()
+
+    @contextmanager
+    def guarded(self, what: str) -> Iterator[None]:
+        """Turn pycuda's errors into DeviceFaultError."""
+        try:
+            yield
+        except self.driver.Error as error:
+            raise DeviceFaultError(f"{self.gpu.name}: {what}: {error}") from error
+
+    def checked(self, call: str, answer: Sequence[Any]) -> Any:
+        """What a function of cuda-bindings gave beside its error code.
+
+        Raises:
+            DeviceFaultError: the code says so.
+        """
+        code, *values = answer
+        if int(code):
+            raise DeviceFaultError(f"{self.gpu.name}: {call}: {code}")
+        return values[0] if values else None
+
+    def allocate(self, nbytes: int) -> PycudaMemory:
+        """As kernels.device.Device."""
+        with self.guarded(f"{nbytes} bytes of device memory"):
+            return PycudaMemory(self.driver.mem_alloc(nbytes), nbytes)
+
+    def pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        """As kernels.device.Device."""
+        with self.guarded(f"{nbytes} bytes of page-locked memory"):
+            memory: NDArray[np.uint8] = self.driver.pagelocked_empty(nbytes, np.uint8)
+            return memory
+
+    def stream(self) -> PycudaStream:
+        """As kernels.device.Device."""
+        with self.guarded("a stream"):
+            return PycudaStream(self, self.driver.Stream(_NON_BLOCKING))
+
+    def upload(self, to: int, data: NDArray[np.uint8], on: Stream) -> None:
+        """As kernels.device.Device."""
+        with self.guarded("a copy to the device"):
+            self.driver.memcpy_htod_async(to, data, on.stream)  # type: ignore[attr-defined]
+
+    def download(self, to: NDArray[np.uint8], source: int, on: Stream) -> None:
+        """As kernels.device.Device."""
+        with self.guarded("a copy from the device"):
+            self.driver.memcpy_dtoh_async(to, source, on.stream)  # type: ignore[attr-defined]
+
+    def launch(self, kernel: str, grid: Grid, threads: int, arguments: Sequence[Argument], on: Stream) -> None:
+        """As kernels.device.Device."""
+        with self.guarded(kernel):
+            function = self._function(kernel, arguments)
+            values = [a.tobytes() if a.dtype.kind == "V" else a for a in arguments]
+            function.prepared_async_call(grid, (threads, 1, 1), on.stream, *values)  # type: ignore[attr-defined]
+
+    def _function(self, kernel: str, arguments: Sequence[Argument]) -> Any:
+        if kernel not in self._functions:
+            function = self._modules[kernel.partition("_")[0]].get_function(kernel)
+            function.prepare([f"{a.dtype.itemsize}s" if a.dtype.kind == "V" else a.dtype.char for a in arguments])
+            self._functions[kernel] = function
+        return self._functions[kernel]
+
+    def capture(self, enqueue: Callable[[], None], on: Stream) -> PycudaGraph | None:
+        """As kernels.device.Device."""
+        cuda = self._cuda
+        mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self.checked("cuStreamBeginCapture", cuda.cuStreamBeginCapture(on.handle, mode))
+        refused = False
+        try:
+            enqueue()
+        except DeviceFaultError:
+            refused = True
+        code, graph = cuda.cuStreamEndCapture(on.handle)
+        if refused or int(code) or not graph:
+            return None
+        code, executable = cuda.cuGraphInstantiate(graph, 0)
+        cuda.cuGraphDestroy(graph)
+        return None if int(code) else PycudaGraph(self, cuda, executable)
+
+    def synchronize(self) -> None:
+        """As kernels.device.Device."""
+        with self.guarded("waiting for the device"):
+            self._context.synchronize()
