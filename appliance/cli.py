@@ -118,9 +118,7 @@ def screen(
         settings = place.settings if place else Settings()
         cache = place.engines if place else cache_folder()
         with console.status("building engines"):
-            inspector = build_inspector(
-                chosen, precision=settings.engine.precision, cache=cache, threads=settings.engine.threads
-            )
+            inspector = build_inspector(chosen, settings.engine.choice, cache=cache)
         printer = _Printer(output)
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(targets))
@@ -182,9 +180,9 @@ def doctor(station: StationOption = DEFAULT_STATION, bundle: BundleOption = None
     console, broken = wide_console(), False
     for check in examine(station, bundle=bundle):
         mark = {True: "[green]ok[/]", False: "[red]broken[/]", None: "[yellow]–[/]"}[check.ok]
-        console.print(f"{mark:>20} [bold]{check.name}[/]: {check.found}", highlight=False)
+        console.print(f"{mark:>20} [bold]{check.name}[/]: {escape(check.found)}", highlight=False)
         if check.ok is not True and check.advice:
-            console.print(f"{'':>8}{check.advice}", highlight=False)
+            console.print(f"{'':>8}{escape(check.advice)}", highlight=False)
         broken |= check.ok is False
     raise typer.Exit(1 if broken else 0)
 

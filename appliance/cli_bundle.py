@@ -25,6 +25,7 @@ from appliance.terminal import (
     told_progress,
     train_extra,
 )
+from engines import EngineChoice, Precision, Target
 
 if TYPE_CHECKING:
     from appliance.station import Station
@@ -154,7 +155,7 @@ def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
     from appliance.verdict_log import VerdictLog
     from engines.build import build_inspector
 
-    build_inspector(chosen, precision=place.precision, cache=place.engines)
+    build_inspector(chosen, place.engine, cache=place.engines)
     with closing(VerdictLog(place.database)) as log:
         number = log.add_bundle(chosen.identity, place.reference_of(chosen), who=who)
     say(f"{chosen.identity} is active{_followed(place, chosen, number)}")
@@ -186,17 +187,38 @@ def _followed(place: Station, chosen: Bundle, number: int) -> str:
     return f"; the running screener has not changed to it within {SWITCH_S:.0f} s"
 
 
-@engines_app.command("build", epilog="Example: umbra engines build --station station")
-def engines_build(station: StationOption = DEFAULT_STATION, bundle: BundleOption = None) -> None:
+@engines_app.command("build", epilog="Example: umbra engines build --station station --target tensorrt")
+def engines_build(
+    station: StationOption = DEFAULT_STATION,
+    bundle: BundleOption = None,
+    target: Annotated[Target | None, typer.Option(help="What runs them; default: the station's settings.")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Arithmetic; default: the settings', or the target's own.")
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Frames at once on a GPU; default: the settings'.")
+    ] = None,
+) -> None:
     """Compile a bundle's engines into the station's cache and pass the golden gate."""
     from appliance.station import Station
     from engines.build import build_inspector, check_golden
 
     place = Station.open(station, create=True)
-    inspector = build_inspector(
-        place.load_bundle(bundle, active=place.active_bundle()), precision=place.precision, cache=place.engines
-    )
-    report = check_golden(inspector)
+    settings = place.settings.engine
+    try:
+        choice = EngineChoice(
+            target=target or settings.target, threads=settings.threads, max_batch=max_batch or settings.max_batch,
+            precision=precision or (settings.precision if target in (None, settings.target) else None),
+        )  # fmt: skip
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    chosen = place.load_bundle(bundle, active=place.active_bundle())
+    with talk().status(f"building {choice.target}") as status:
+        inspector = build_inspector(
+            chosen, choice, cache=place.engines,
+            progress=lambda role, phase, step, steps: status.update(f"{role}: {phase} {step} of {steps}"),
+        )  # fmt: skip
+        report = check_golden(inspector)
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")
 
 
@@ -205,26 +227,30 @@ def engines_list(station: StationOption = DEFAULT_STATION) -> None:
     """Compiled engines in the station's cache."""
     from appliance.station import Station
 
-    for blob in sorted(Station.open(station).engines.glob("*.blob")):
+    folder = Station.open(station).engines
+    for blob in sorted(folder.glob("*.blob")):
         say(f"{blob.name}  {blob.stat().st_size / 1e6:.1f} MB")
+    for plans in sorted(p for p in folder.glob("tensorrt*") if p.is_dir()):
+        say(f"{plans.name}  {sum(p.stat().st_size for p in plans.iterdir()) / 1e6:.1f} MB")
 
 
 @engines_app.command("bench", epilog="Example: umbra engines bench --frames 50")
 def engines_bench(
     bundle: BundleOption = None,
     frames: Annotated[int, typer.Option(min=1, help="Frames a precision.")] = 50,
+    target: Annotated[Target, typer.Option(help="What runs them.")] = Target.OPENVINO,
 ) -> None:
     """Frames per second of the inspector at each precision, on the bundle's golden frames."""
     import time
 
-    from engines import CpuInspector, Precision
+    from engines.build import build_inspector
 
     chosen = find_bundle(bundle, None, None)
     golden = [g.frame for g in chosen.golden()]
-    for precision in Precision:
-        inspector = CpuInspector(chosen, precision=precision, cache=cache_folder())
+    for precision in target.precisions:
+        inspector = build_inspector(chosen, EngineChoice(target=target, precision=precision), cache=cache_folder())
+        many = [golden[i % len(golden)] for i in range(frames)]
         inspector.measure(golden)
         began = time.perf_counter()
-        for i in range(frames):
-            inspector.measure([golden[i % len(golden)]])
+        inspector.measure(many)
         say(f"{inspector.engine}  {frames / (time.perf_counter() - began):.1f} frames/s")

@@ -28,7 +28,7 @@ from appliance.terminal import (
     wide_console,
     without_nan,
 )
-from engines import Precision
+from engines import EngineChoice, Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -250,8 +250,10 @@ def evaluate(
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
         with console.status("building engines"):
-            inspector = build_inspector(chosen, precision=precision or Precision.INT8, cache=cache_folder())
-            other = None if against is None else build_inspector(chosen, precision=against, cache=cache_folder())
+            inspector = build_inspector(chosen, EngineChoice(precision=precision), cache=cache_folder())
+            other = None
+            if against is not None:
+                other = build_inspector(chosen, EngineChoice(precision=against), cache=cache_folder())
         with progress_bar(console) as progress:
             task = progress.add_task("evaluating", total=None)
             report = assess(

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from types import FrameType
@@ -26,6 +26,7 @@ from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 from appliance.watch import Candidate, Watcher
+from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector
 
 DECODE_AHEAD = 3  # frames decoded while one is inferred: bounds the memory
@@ -93,9 +94,7 @@ class Screener:
                 self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
                 self._decode_ahead()
                 if self._decoding:
-                    candidate, decoded = self._decoding.popleft()
-                    self._decode_ahead()
-                    self._take(candidate, decoded)
+                    self._screen_batch()
                 else:
                     self._watcher.wait(min(HEARTBEAT_S, self.station.settings.watch.rescan_s))
         finally:
@@ -118,29 +117,62 @@ class Screener:
     def _follow_activation(self) -> None:
         """Change the bundle between two frames, where another one was activated and passed the golden gate."""
         if self.switch is not None and (inspector := self.switch.poll(self.log)) is not None:
+            before = self.line.inspector
             self.line = replace(self.line, inspector=inspector)
+            before.close()
             self.log.add_event(events.BUNDLE_SWITCHED, bundle=inspector.bundle.identity, engine=inspector.engine)
             _log.info(events.BUNDLE_SWITCHED, bundle=inspector.bundle.identity, engine=inspector.engine)
 
     def _decode_ahead(self) -> None:
-        while self._ready and len(self._decoding) < DECODE_AHEAD:
+        while self._ready and len(self._decoding) < max(DECODE_AHEAD, 2 * self.line.inspector.batch):
             candidate = self._ready.popleft()
             future = self._pool.submit(read_frame, candidate.path, candidate.relative, self.station.settings)
             self._decoding.append((candidate, future))
 
-    def _take(self, candidate: Candidate, decoded: Future[Frame]) -> None:
-        """Screen one decoded file, or see to it that it is looked at again."""
+    def _screen_batch(self) -> None:
+        """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once."""
+        new: list[tuple[Candidate, Frame]] = []
+        for candidate, decoded in self._next_decoded():
+            frame = self._take(candidate, decoded)
+            if frame is None:
+                continue
+            row = self._unfinished.pop((frame.identity.path, frame.sha256), None)
+            if row is None:
+                new.append((candidate, frame))
+            else:
+                self._finish(candidate, frame, row)
+        rows = self.line.screen([frame for _, frame in new])
+        for (candidate, frame), row in zip(new, rows, strict=True):
+            self._finish(candidate, frame, row)
+
+    def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
+        """The next file that is being decoded; with a GPU those that are decoded within the waiting time, too."""
+        first = self._decoding.popleft()
+        self._decode_ahead()
+        yield first
+        end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
+        for _ in range(self.line.inspector.batch - 1):
+            if not self._decoding or not wait([self._decoding[0][1]], max(0.0, end - time.monotonic())).done:
+                break
+            following = self._decoding.popleft()
+            self._decode_ahead()
+            yield following
+
+    def _take(self, candidate: Candidate, decoded: Future[Frame]) -> Frame | None:
+        """A decoded file; None where it must be looked at again."""
         try:
             frame = self._await(decoded)
         except FrameVanishedError as error:
             self._look_again(candidate, str(error))
-            return
+            return None
         if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
-            return
-        before = self._cursor
-        row = self._unfinished.pop((frame.identity.path, frame.sha256), None) or self.line.screen(frame)
-        if row["seq"] > before:
+            return None
+        return frame
+
+    def _finish(self, candidate: Candidate, frame: Frame, row: Row) -> None:
+        """Tell of a verdict that is committed and published, and put its file away."""
+        if row["seq"] > self._cursor:
             self._cursor = row["seq"]
             self._screened += 1
             self._rate.append(time.monotonic())
@@ -238,6 +270,17 @@ def _open_images(station: Station) -> ImageStore | None:
         return None
 
 
+def _say_not_ready(station: Station, reason: str) -> None:
+    station.write_state({"at": now_utc(), "ready": False, "reasons": [reason]})
+
+
+def _say_why_no_gpu(station: Station) -> None:
+    """Where packages for a GPU are installed and the CPU is used: why."""
+    if station.engine.target is Target.OPENVINO and gpu_state.packages_present():
+        why = gpu_state.look().why_off(Target.TENSORRT)
+        _log.info(events.GPU_OFF, reason=why or "umbra.toml says engine.target = openvino")
+
+
 def run_station(station: Station, *, bundle: str | None = None, with_api: bool = True) -> None:
     """Build the engines, open the log and screen until SIGTERM or SIGINT.
 
@@ -250,14 +293,17 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
     images = _open_images(station)
     api = ApiProcess(station) if with_api else None
     try:
-        station.write_state({"at": now_utc(), "ready": False, "reasons": ["engines are being built"]})
+        _say_not_ready(station, "engines are being built")
         if api is not None:
             api.start()
+        _say_why_no_gpu(station)
         active = log.activation()
-        chosen = station.load_bundle(bundle, active=active["folder"] if active else None)
-        inspector = build_inspector(
-            chosen, precision=station.precision, cache=station.engines, threads=station.settings.engine.threads
-        )
+        try:
+            chosen = station.load_bundle(bundle, active=active["folder"] if active else None)
+            inspector = build_inspector(chosen, station.engine, cache=station.engines)
+        except EngineError as error:
+            _say_not_ready(station, f"engines: {error}")
+            raise
         log.add_event(events.STARTED, bundle=chosen.identity, engine=inspector.engine)
         switch = BundleSwitch(station, active) if bundle is None else None
         screener = Screener(station, Line(station, inspector, log, images), log, api, switch)

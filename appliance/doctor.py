@@ -8,14 +8,13 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 
 from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
 from appliance.station import Station
 from appliance.verdict_log import NETWORK_FILE_SYSTEMS, VerdictLog, file_system_of
-from engines import EngineError
+from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector, check_golden
 from engines.inspector import Inspector
 from kernels import _native
@@ -42,8 +41,8 @@ def examine(root: Path, *, bundle: str | None = None) -> Iterator[Check]:
     """Check the machine, then the station."""
     yield _versions()
     yield Check("kernels", True, f"{_native.isa()} on {platform.machine()}")
-    yield _gpu()
     if not root.is_dir():
+        yield from _gpu(Target.OPENVINO)
         yield Check("station", None, f"{root} is not there", f"`umbra run --station {root}` makes it")
         return
     try:
@@ -52,6 +51,7 @@ def examine(root: Path, *, bundle: str | None = None) -> Iterator[Check]:
         yield Check("settings", False, str(error), "correct umbra.toml")
         return
     yield Check("settings", True, "umbra.toml read" if (root / "umbra.toml").exists() else "defaults")
+    yield from _gpu(station.engine.target)
     yield from _station(station)
     yield _engines(station, bundle)
 
@@ -69,15 +69,17 @@ def _versions() -> Check:
     )
 
 
-def _gpu() -> Check:
-    if not Path("/proc/driver/nvidia/version").exists():
-        return Check("gpu", None, "no NVIDIA driver: engines run on the CPU")
-    missing = [name for name in ("tensorrt", "pycuda") if find_spec(name) is None]
-    if missing:
-        return Check(
-            "gpu", None, f"a driver, but no {', '.join(missing)}: engines run on the CPU", "pip install 'umbra[gpu]'"
-        )
-    return Check("gpu", None, "a driver and the packages; this version runs engines on the CPU only")
+def _gpu(wanted: Target) -> Iterator[Check]:
+    """The way to a GPU: broken where the station's engines want it, off elsewhere."""
+    state = gpu_state.look()
+    for part in state.parts:
+        if part.missing is None:
+            yield Check(part.name, True, part.found or "")
+        else:
+            needed = wanted is not Target.OPENVINO and part.name not in Target._value2member_map_
+            broken = needed or part.name == wanted
+            found = f"{part.found}: {part.missing}" if part.found else part.missing
+            yield Check(part.name, False if broken else None, found, part.advice)
 
 
 def _station(station: Station) -> Iterator[Check]:
@@ -105,7 +107,7 @@ def _station(station: Station) -> Iterator[Check]:
 def _engines(station: Station, bundle: str | None) -> Check:
     try:
         chosen = station.load_bundle(bundle, active=station.active_bundle())
-        inspector: Inspector = build_inspector(chosen, precision=station.precision)
+        inspector: Inspector = build_inspector(chosen, station.engine, cache=station.engines)
         gate = check_golden(inspector)
     except EngineError as error:
         return Check("engines", False, str(error), "reinstall the bundle")

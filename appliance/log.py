@@ -23,6 +23,7 @@ API_STARTED = "api.started"
 API_DIED = "api.died"
 BUNDLE_SWITCHED = "bundle.switched"
 BUNDLE_REFUSED = "bundle.refused"
+GPU_OFF = "gpu.off"
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,22 +25,35 @@ from engines import Inspector, Measurement
 _log = events.get()
 
 
-def judge(frame: Frame, inspector: Inspector, *, spec: float, capture_failed: str) -> tuple[Row, Measurement | None]:
-    """Inspect and decide one frame; nothing is stored.
+def judge(
+    frames: Sequence[Frame], inspector: Inspector, *, spec: Callable[[str], float], capture_failed: str
+) -> list[tuple[Row, Measurement | None]]:
+    """Inspect frames together and decide each; nothing is stored.
+
+    Args:
+        frames: in any number; those that could not be read are not inspected.
+        inspector: the engines.
+        spec: the limit of a product.
+        capture_failed: as decide.
 
     Raises:
         EngineFaultError: an engine failed.
     """
     began = time.perf_counter()
-    measurement = inspector.measure([frame.raw])[0] if frame.raw is not None else None
-    inspect_ms = (time.perf_counter() - began) * 1e3
-    decision = decide(frame, measurement, spec=spec, capture_failed=capture_failed)
+    measured = iter(inspector.measure([f.raw for f in frames if f.raw is not None]))
+    inspect_ms = (time.perf_counter() - began) * 1e3  # each frame waited for all
     bundle = inspector.bundle
-    row = verdict_row(
-        frame, measurement, decision, bundle=(bundle.identity, inspector.engine), unseen=(bundle.threshold, bundle.alpha),
-        ms={"decode": frame.decode_ms, "inspect": inspect_ms, "total": frame.decode_ms + inspect_ms},
-    )  # fmt: skip
-    return row, measurement
+    judged: list[tuple[Row, Measurement | None]] = []
+    for frame in frames:
+        measurement = None if frame.raw is None else next(measured)
+        decision = decide(frame, measurement, spec=spec(frame.identity.product), capture_failed=capture_failed)
+        row = verdict_row(
+            frame, measurement, decision, bundle=(bundle.identity, inspector.engine),
+            unseen=(bundle.threshold, bundle.alpha),
+            ms={"decode": frame.decode_ms, "inspect": inspect_ms, "total": frame.decode_ms + inspect_ms},
+        )  # fmt: skip
+        judged.append((row, measurement))
+    return judged
 
 
 def places_of(folder: Path, relative: str, sha256: str) -> tuple[Path, Path]:
@@ -64,24 +78,33 @@ class Line:
     log: VerdictLog
     images: ImageStore | None
 
-    def screen(self, frame: Frame) -> Row:
-        """Judge, commit, publish. The same bytes at the same path keep the verdict that this bundle gave them.
+    def screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
+        """Judge together; commit and publish one after the other, each as it is asked for.
+
+        The same bytes at the same path keep the verdict that this bundle gave them. Of a path there may be one frame.
 
         Raises:
             EngineFaultError: an engine failed.
             OutOfServiceError: the disk does not take it. The frame stays where it is.
         """
-        known = self.log.find_verdict(frame.identity.path, frame.sha256, self.inspector.bundle.identity)
-        if known is not None:
-            self.log.add_event("frame.seen_again", path=frame.identity.path, seq=known["seq"])
-            self.publish(known, again=False)
-            return known
-        spec = self.log.spec_for(frame.identity.product, self.inspector.bundle.spec)
-        row, measurement = judge(frame, self.inspector, spec=spec, capture_failed=self.station.settings.capture_failed)
-        row = self.log.record(frame, row)
-        self.publish(row)
-        self._keep_pictures(row, measurement)
-        return row
+        own = self.inspector.bundle
+        known = [self.log.find_verdict(f.identity.path, f.sha256, own.identity) for f in frames]
+        new = [frame for frame, row in zip(frames, known, strict=True) if row is None]
+        judged = iter(judge(
+            new, self.inspector, spec=lambda product: self.log.spec_for(product, own.spec),
+            capture_failed=self.station.settings.capture_failed,
+        ))  # fmt: skip
+        for frame, row in zip(frames, known, strict=True):
+            if row is not None:
+                self.log.add_event("frame.seen_again", path=frame.identity.path, seq=row["seq"])
+                self.publish(row, again=False)
+                yield row
+                continue
+            decided, measurement = next(judged)
+            recorded = self.log.record(frame, decided)
+            self.publish(recorded)
+            self._keep_pictures(recorded, measurement)
+            yield recorded
 
     def _keep_pictures(self, row: Row, measurement: Measurement | None) -> None:
         """Pictures may be lost; a verdict never waits for them."""

@@ -50,9 +50,7 @@ def proposals(
         frames: rows of the log's frames.
         least: P, in (0, 1).
     """
-    engines = OpenVinoEngines(
-        bundle, precision=place.precision, cache=place.engines, threads=place.settings.engine.threads
-    )
+    engines = OpenVinoEngines(bundle, precision=place.engine.on_cpu, cache=place.engines, threads=place.engine.threads)
     for frame in frames:
         kept = kept_pictures(place.images, frame["id"])
         yield frame, None if kept is None else _label(engines, bundle, kept[0], frame, least)

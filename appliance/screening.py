@@ -71,24 +71,30 @@ class OneShot:
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
         with ThreadPoolExecutor(2) as pool:
             while waiting or decoding:
-                while waiting and len(decoding) < DECODE_AHEAD:
+                while waiting and len(decoding) < max(DECODE_AHEAD, 2 * self.inspector.batch):
                     target = waiting.popleft()
                     decoding.append((target, pool.submit(read_frame, target.path, target.relative, self.settings)))
-                yield self._screen_one(_result(*decoding.popleft()))
+                count = min(self.inspector.batch, len(decoding))
+                yield from self._screen([_result(*decoding.popleft()) for _ in range(count)])
 
-    def _screen_one(self, frame: Frame) -> Row:
-        bundle = self.inspector.bundle
-        if self.log is not None:
-            known = self.log.find_verdict(frame.identity.path, frame.sha256, bundle.identity)
-            if known is not None:
-                return known
-        spec = self.log.spec_for(frame.identity.product, bundle.spec) if self.log else bundle.spec
-        row, measurement = judge(frame, self.inspector, spec=spec, capture_failed=self.settings.capture_failed)
-        if self.log is not None:
-            row = self.log.record(frame, row, origin="screen")
-            if self.images is not None and measurement is not None:
-                self.images.add(row["frame_id"], measurement)
-        return row
+    def _screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
+        own, log = self.inspector.bundle, self.log
+        known = [log.find_verdict(f.identity.path, f.sha256, own.identity) if log else None for f in frames]
+        new = [frame for frame, row in zip(frames, known, strict=True) if row is None]
+        judged = iter(judge(
+            new, self.inspector, spec=lambda product: log.spec_for(product, own.spec) if log else own.spec,
+            capture_failed=self.settings.capture_failed,
+        ))  # fmt: skip
+        for frame, row in zip(frames, known, strict=True):
+            if row is not None:
+                yield row
+                continue
+            decided, measurement = next(judged)
+            if log is not None:
+                decided = log.record(frame, decided, origin="screen")
+                if self.images is not None and measurement is not None:
+                    self.images.add(decided["frame_id"], measurement)
+            yield decided
 
 
 def _result(target: Target, decoded: Future[Frame]) -> Frame:

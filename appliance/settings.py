@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from appliance.errors import RefusedError
-from engines import Precision
+from engines import EngineChoice, Precision, Target
 from kernels import Layout
 
 LayoutName = Literal["u8", "u16le", "u16be", "raw10", "raw12", "raw14", "packed10", "packed12", "packed14"]
@@ -81,8 +81,26 @@ class EngineSettings(_Section):
     """The engines."""
 
     bundle: str = Field("starter", description="bundle used until another one is activated")
-    precision: Precision = Field(Precision.INT8, description="int8, bf16 or f32")
+    target: Target = Field(Target.OPENVINO, description="openvino, tensorrt, tensorrt_rtx or torch_cuda")
+    precision: Precision | None = Field(
+        None,
+        description="openvino: int8, bf16 or f32; tensorrt: fp16 or int8; the others: fp16. None: the first of these",
+    )
     threads: int = Field(0, ge=0, le=1024, description="cores for inference; 0: all")
+    max_batch: int = Field(16, ge=1, le=1024, description="frames at once on a GPU, at most")
+    batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="longest wait for a batch on a GPU to fill")
+
+    @model_validator(mode="after")
+    def _fits(self) -> EngineSettings:
+        self.choice  # noqa: B018  (its errors name what does not fit)
+        return self
+
+    @property
+    def choice(self) -> EngineChoice:
+        """What runs the bundle."""
+        return EngineChoice(
+            target=self.target, precision=self.precision, threads=self.threads, max_batch=self.max_batch
+        )
 
 
 class ApiSettings(_Section):

@@ -13,7 +13,7 @@ from typing import Any
 
 from appliance.errors import RefusedError, StationBusyError
 from appliance.settings import Settings, read_settings
-from engines import Bundle, Precision, bundle
+from engines import Bundle, EngineChoice, bundle
 
 STATE_FILE = "state.json"
 
@@ -119,9 +119,9 @@ class Station:
         return chosen.folder.name if known else str(chosen.folder.resolve())
 
     @property
-    def precision(self) -> Precision:
-        """Arithmetic of the engines."""
-        return self.settings.engine.precision
+    def engine(self) -> EngineChoice:
+        """What runs bundles here."""
+        return self.settings.engine.choice
 
     def free_bytes(self) -> int:
         """Free space on the station's disk; 0 where it is gone."""

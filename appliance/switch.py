@@ -67,10 +67,7 @@ class BundleSwitch:
     def _build(self, activation: Row) -> Inspector:
         chosen = self._station.load_bundle(activation["folder"])
         check_identity(chosen, activation)
-        return build_inspector(
-            chosen, precision=self._station.precision, cache=self._station.engines,
-            threads=self._station.settings.engine.threads,
-        )  # fmt: skip
+        return build_inspector(chosen, self._station.engine, cache=self._station.engines)
 
     def state(self) -> dict[str, Any]:
         """The activation last seen: its number, whether its engines are being built, and why it was refused."""

@@ -2,11 +2,12 @@
 
 from engines import bundle
 from engines.bundle import Bundle
+from engines.choice import EngineChoice, Precision, Target
 from engines.classes import CLASSES
 from engines.cpu_inspector import CpuInspector
 from engines.errors import BundleError, EngineBuildError, EngineError, EngineFaultError, GoldenGateError
 from engines.inspector import Inspection, Inspector, Measurement, fault_of, inspect
-from engines.openvino import OpenVinoEngines, Precision
+from engines.openvino import OpenVinoEngines
 from engines.regions import Region, find_objects
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "BundleError",
     "CpuInspector",
     "EngineBuildError",
+    "EngineChoice",
     "EngineError",
     "EngineFaultError",
     "GoldenGateError",
@@ -24,6 +26,7 @@ __all__ = [
     "OpenVinoEngines",
     "Precision",
     "Region",
+    "Target",
     "bundle",
     "fault_of",
     "find_objects",

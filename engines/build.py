@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.bundle import Bundle, GoldenFrame
+from engines.choice import EngineChoice, Target
 from engines.cpu_inspector import CpuInspector
 from engines.errors import GoldenGateError
 from engines.inspector import Inspection, Inspector
-from engines.openvino import Precision
 from kernels import IMAGE_SIDE
 
+DEFAULT = EngineChoice()
+Progress = Callable[[str, str, int, int], None]  # role, phase, step, steps
 # Of one network by itself; wide enough for another precision, far too narrow for another network.
 P_TOLERANCE, LEVEL_TOLERANCE, M_ALPHA_TOLERANCE = 0.3, 1.0, 0.5
 SMALL_S = 0.14  # on every pixel: an M_alpha below that of such a map is not measured more finely
@@ -33,15 +36,28 @@ class GateReport:
 
 
 def build_inspector(
-    bundle: Bundle, *, precision: Precision = Precision.INT8, cache: Path | None = None, threads: int = 0
+    bundle: Bundle, choice: EngineChoice = DEFAULT, *, cache: Path | None = None, progress: Progress | None = None
 ) -> Inspector:
-    """Compile a bundle's engines and check them against its golden frames.
+    """Compile a bundle's engines, or find them compiled, and check them against its golden frames.
+
+    Args:
+        bundle: what to run.
+        choice: on what, and in which arithmetic.
+        cache: folder for compiled engines, or None to keep none.
+        progress: told what a build on a GPU is doing.
 
     Raises:
+        EngineUnavailableError: this machine has no GPU, or lacks a package, that the choice wants.
         EngineBuildError: an engine cannot be built.
         GoldenGateError: the engine measures otherwise than the bundle promises.
     """
-    inspector = CpuInspector(bundle, precision=precision, cache=cache, threads=threads)
+    inspector: Inspector
+    if choice.target is Target.OPENVINO:
+        inspector = CpuInspector(bundle, precision=choice.arithmetic, cache=cache, threads=choice.threads)
+    else:
+        from engines.gpu import gpu_inspector
+
+        inspector = gpu_inspector(bundle, choice, cache=cache, progress=progress)
     check_golden(inspector)
     return inspector
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from engines.bundle import Bundle
+from engines.choice import Precision
 from engines.inspector import Author, Measurement, too_small
-from engines.openvino import OpenVinoEngines, Precision
+from engines.openvino import OpenVinoEngines
 from kernels import IMAGE_SIDE, FrameGeometryError, NotADarkFrameError, RawFrame, Reducer, Stretcher
 
 
@@ -50,6 +51,9 @@ class CpuInspector:
     def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         """As engines.Inspector."""
         return [self._measure(frame) for frame in frames]
+
+    def close(self) -> None:
+        """As engines.Inspector: memory goes with the object."""
 
     def _measure(self, frame: RawFrame) -> Measurement:
         if (small := too_small(frame)) is not None:

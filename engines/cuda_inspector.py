@@ -203,7 +203,7 @@ class CudaInspector:
         return [m for m in found if m is not None]
 
     def close(self) -> None:
-        """Give all device memory back."""
+        """As engines.Inspector: all device memory."""
         self._device.synchronize()
         for slot in self._slots:
             slot.free()

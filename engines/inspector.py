@@ -98,6 +98,9 @@ class Inspector(Protocol):
             EngineFaultError: an engine or its device failed.
         """
 
+    def close(self) -> None:
+        """Give back what the engines hold; the last thing that is asked of it."""
+
 
 def too_small(frame: RawFrame) -> str | None:
     """Why a frame is refused before it is looked at, or None."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import os
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import HASH_DIGITS, MODEL_FILES, Bundle
+from engines.choice import Precision
 from engines.errors import EngineBuildError, EngineFaultError
 from kernels import IMAGE_SIDE
 
@@ -21,14 +21,6 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino as ov  # noqa: E402
 
 OUTPUT_SHAPES = {"classifier": (1, 4), "regressor": (1, 1), "unseen": (1, 2, IMAGE_SIDE, IMAGE_SIDE)}
-
-
-class Precision(enum.StrEnum):
-    """Arithmetic of an engine on the CPU."""
-
-    INT8 = "int8"
-    BF16 = "bf16"
-    F32 = "f32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from engines.bundle import HASH_DIGITS, MODEL_FILES, Bundle, file_sha256
+from engines.choice import Precision
 from engines.errors import EngineBuildError, EngineUnavailableError
 from engines.openvino import OUTPUT_SHAPES
 from engines.tensorrt_api import (
@@ -45,13 +46,6 @@ class Flavour(StrEnum):
         return "gpu" if self is Flavour.TENSORRT else "rtx"
 
 
-class GpuPrecision(StrEnum):
-    """Arithmetic of a plan."""
-
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
 @dataclass(frozen=True, slots=True)
 class PlanKey:
     """Everything that plans depend on; another key is another engine.
@@ -72,7 +66,7 @@ class PlanKey:
     gpu: str
     capability: int
     driver: str
-    precision: GpuPrecision
+    precision: Precision
     max_batch: int
 
     @property
@@ -183,7 +177,7 @@ def build_plans(bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress 
         EngineUnavailableError: TensorRT is not installed.
         EngineBuildError: a model is not taken, has other inputs or outputs than its role, or cannot be built.
     """
-    if key.flavour is Flavour.TENSORRT_RTX and key.precision is GpuPrecision.INT8:
+    if key.flavour is Flavour.TENSORRT_RTX and key.precision is Precision.INT8:
         raise EngineBuildError(f"{key.flavour} has no int8 convolutions: choose fp16, or the flavour tensorrt")
     trt = load(key.flavour)
     if trt.__version__ != key.version:
@@ -212,9 +206,9 @@ def _build_into(
     return Plans(key, {role: target / f"{role}.plan" for role in MODEL_FILES}, _joint_digest(hashes))
 
 
-def _model_bytes(bundle: Bundle, role: str, precision: GpuPrecision) -> bytes:
+def _model_bytes(bundle: Bundle, role: str, precision: Precision) -> bytes:
     path = bundle.model(role)
-    if precision is GpuPrecision.INT8:
+    if precision is Precision.INT8:
         return path.read_bytes()  # its QuantizeLinear and DequantizeLinear say what is int8
     try:
         import onnx

@@ -18,7 +18,7 @@ from kernels.errors import DeviceFaultError, NoGpuError
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no other stream of its own accord
 
 
-def _import(module: str) -> Any:
+def _import(module: str, package: str) -> Any:
     """A package of the gpu extra.
 
     Raises:
@@ -27,7 +27,7 @@ def _import(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise NoGpuError(f"{error.name} is not installed: pip install 'umbra[gpu]'") from error
+        raise NoGpuError(f"{package} is not installed: pip install 'umbra[gpu]'") from error
     except ImportError as error:
         raise NoGpuError(f"{module} does not load: {error}") from error
 
@@ -109,8 +109,8 @@ class PycudaDevice:
             have = sorted({code.capability for kernel in fatbin.KERNELS for code in fatbin.contents(kernel)})
             raise NoGpuError(f"{self.gpu.name}: compute capability {self.gpu.capability / 10:.1f}, and the CUDA kernels "
                              f"are built for {', '.join(f'{c / 10:.1f}' for c in have)}")  # fmt: skip
-        self.driver: Any = _import("pycuda.driver")
-        self._cuda: Any = _import("cuda.bindings.driver")
+        self.driver: Any = _import("pycuda.driver", "pycuda")
+        self._cuda: Any = _import("cuda.bindings.driver", "cuda-bindings")
         self.driver.init()
         self._context = self.driver.Device(ordinal).retain_primary_context()
         self._context.push()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.harness import Report
-from engines import Precision, bundle
+from engines import Precision, Target, bundle
 from engines.bundle import MODEL_FILES
 from engines.openvino import OpenVinoEngines
 from kernels import IMAGE_SIDE
@@ -23,7 +23,7 @@ def bench_engines() -> Report:
     rng = np.random.default_rng(0)
     images = [rng.random((IMAGE_SIDE, IMAGE_SIDE), np.float32) for _ in range(8)]
     ours = {}
-    for precision in Precision:
+    for precision in Target.OPENVINO.precisions:
         engines = OpenVinoEngines(starter, precision=precision)
         ours[precision] = report.time(f"OpenVINO {precision}", lambda i, e=engines: e.infer(images[i % 8]))  # type: ignore[misc]
 

@@ -197,3 +197,33 @@ def test_a_station_that_only_screens_needs_no_torch(frames: Path) -> None:
         [sys.executable, "-c", code, str(frames)], capture_output=True, text=True, timeout=120, check=False
     )
     assert len(done.stdout.splitlines()) == 6, done.stderr
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is here")
+def test_without_a_gpu_that_is_said_and_the_cpu_serves(station: Station) -> None:
+    told = umbra("doctor", "--station", station.root).stdout
+    assert "gpu: no NVIDIA driver" in told
+    assert "tensorrt: its package is there, but does not load" in told
+    assert "pip install 'umbra[gpu]'" in told
+    assert "openvino-int8@" in told
+    daemon = Daemon(station, api=False)
+    daemon.wait_ready()
+    daemon.stop()
+    [off] = daemon.log_lines("gpu.off")
+    assert off["reason"].startswith("gpu: no NVIDIA driver")
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is here")
+def test_a_station_that_wants_a_gpu_does_not_make_do_without(station: Station) -> None:
+    toml = station.root / "umbra.toml"
+    toml.write_text(toml.read_text() + '[engine]\ntarget = "tensorrt"\n')
+    assert "umbra: tensorrt: no NVIDIA driver" in umbra("run", "--station", station.root, "--no-api", expect=1).stderr
+    state = station.read_state()
+    assert state is not None
+    assert state["ready"] is False
+    assert state["reasons"][0].startswith("engines: tensorrt: no NVIDIA driver")
+    assert "broken gpu" in umbra("doctor", "--station", station.root, expect=1).stdout
+    built = umbra("engines", "build", "--station", station.root, "--target", "tensorrt_rtx", expect=1)
+    assert "umbra: tensorrt_rtx: no NVIDIA driver" in built.stderr
+    wrong = umbra("engines", "build", "--station", station.root, "--precision", "bf16", expect=2)
+    assert "tensorrt does not compute in bf16" in wrong.stderr

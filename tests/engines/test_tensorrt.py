@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from engines import bundle, tensorrt_api
+from engines import Precision, bundle, tensorrt_api
 from engines.bundle import MODEL_FILES
 from engines.errors import EngineBuildError, EngineUnavailableError
 from engines.tensorrt import (
     MANIFEST,
     Flavour,
-    GpuPrecision,
     PlanKey,
     build_plans,
     check_engine,
@@ -44,7 +43,7 @@ def key(**changes: object) -> PlanKey:
     rtx = load(Flavour.TENSORRT_RTX)
     usual = PlanKey(
         bundle=STARTER.digest, flavour=Flavour.TENSORRT_RTX, version=rtx.__version__, gpu="no GPU", capability=89,
-        driver="none", precision=GpuPrecision.FP16, max_batch=16,
+        driver="none", precision=Precision.FP16, max_batch=16,
     )  # fmt: skip
     return replace(usual, **changes)  # type: ignore[arg-type]
 
@@ -80,7 +79,7 @@ def test_plans_are_found_under_their_key_and_no_other(plans_root: Path) -> None:
     assert re.fullmatch(r"tensorrt_rtx-fp16@[0-9a-f]{12}", found.identity)
     for change in (
         {"bundle": "0" * 64}, {"version": "1.4.0.76"}, {"gpu": "another"}, {"capability": 86}, {"driver": "580.1"},
-        {"max_batch": 8}, {"precision": GpuPrecision.INT8}, {"flavour": Flavour.TENSORRT},
+        {"max_batch": 8}, {"precision": Precision.INT8}, {"flavour": Flavour.TENSORRT},
     ):  # fmt: skip
         assert find_plans(plans_root, key(**change)) is None, change
 
@@ -128,7 +127,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_what_this_flavour_cannot_do_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match="no int8 convolutions: choose fp16"):
-        build_plans(STARTER, tmp_path, key(precision=GpuPrecision.INT8))
+        build_plans(STARTER, tmp_path, key(precision=Precision.INT8))
     with pytest.raises(EngineBuildError, match=r"version 1\.5\.0\.114 is installed, the key says 9"):
         build_plans(STARTER, tmp_path, key(version="9"))
 

@@ -1,0 +1,130 @@
+"""An inspector on this machine's GPU: plans found or built, then everything on the one thread that holds the device."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cache as once
+from pathlib import Path
+from typing import TypeVar
+
+from engines.bundle import Bundle
+from engines.choice import EngineChoice, Target
+from engines.cuda_inspector import CudaInspector, GpuEngines
+from engines.errors import EngineBuildError, EngineUnavailableError
+from engines.inspector import Inspector, Measurement
+from engines.tensorrt import Flavour, PlanKey, Plans, Progress, build_plans, find_plans, load
+from kernels import RawFrame
+from kernels.device import Device
+from kernels.driver import Gpu, probe
+from kernels.errors import DeviceFaultError, FatbinError, NoGpuError
+
+T = TypeVar("T")
+
+
+@once
+def _gpu_thread() -> ThreadPoolExecutor:
+    """The one thread of this process that talks to the GPU."""
+    return ThreadPoolExecutor(1, thread_name_prefix="gpu")
+
+
+@once
+def _device() -> Device:
+    from kernels.pycuda_device import PycudaDevice
+
+    return PycudaDevice()
+
+
+def _on_gpu_thread(work: Callable[[], T]) -> T:
+    return _gpu_thread().submit(work).result()
+
+
+class ThreadBound:
+    """An engines.Inspector whose device may be used by one thread only; this may be used by any, one at a time."""
+
+    def __init__(self, inspector: CudaInspector) -> None:
+        self._inspector = inspector
+        self.bundle, self.engine, self.batch = inspector.bundle, inspector.engine, inspector.batch
+
+    def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
+        """As engines.Inspector."""
+        return _on_gpu_thread(lambda: self._inspector.measure(frames))
+
+    def close(self) -> None:
+        """As engines.Inspector."""
+        _on_gpu_thread(self._inspector.close)
+
+
+def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu) -> PlanKey:
+    """The key of a bundle's plans for a GPU, with the TensorRT that is installed.
+
+    Raises:
+        EngineUnavailableError: it is not installed.
+    """
+    flavour = Flavour(choice.target)
+    return PlanKey(
+        bundle=bundle.digest, flavour=flavour, version=load(flavour).__version__, gpu=gpu.name, capability=gpu.capability,
+        driver=gpu.driver, precision=choice.arithmetic, max_batch=choice.max_batch,
+    )  # fmt: skip
+
+
+def ready_plans(bundle: Bundle, choice: EngineChoice, folder: Path, progress: Progress | None) -> Plans:
+    """The plans of a bundle for this machine's GPU; built where there are none under their key.
+
+    Raises:
+        EngineUnavailableError: no GPU, or TensorRT is not installed.
+        EngineBuildError: damaged plans, or a model that cannot be built.
+    """
+    try:
+        key = plan_key(bundle, choice, probe())
+    except NoGpuError as error:
+        raise EngineUnavailableError(f"{choice.target}: {error}") from error
+    return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress)
+
+
+def gpu_inspector(
+    bundle: Bundle, choice: EngineChoice, *, cache: Path | None, progress: Progress | None = None
+) -> Inspector:
+    """An inspector on this machine's GPU; its engines have not passed the golden gate yet.
+
+    Args:
+        bundle: what to run.
+        choice: a target on a GPU.
+        cache: folder that plans are kept in; None to keep none.
+        progress: told what a build is doing.
+
+    Raises:
+        EngineUnavailableError: no GPU or driver, or a package or the CUDA kernels are missing; says what to do.
+        EngineBuildError: an engine cannot be built, or there is no room for it.
+    """
+    with ExitStack() as stack:
+        plans = None
+        if choice.target is not Target.TORCH_CUDA:
+            folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-plans-")))
+            plans = ready_plans(bundle, choice, folder, progress)
+        try:
+            return ThreadBound(_on_gpu_thread(lambda: _inspector(bundle, choice, plans)))
+        except (NoGpuError, FatbinError) as error:
+            raise EngineUnavailableError(f"{choice.target}: {error}") from error
+        except DeviceFaultError as error:
+            raise EngineBuildError(f"{choice.target}: {error}") from error
+
+
+def _inspector(bundle: Bundle, choice: EngineChoice, plans: Plans | None) -> CudaInspector:
+    device = _device()
+    engines: GpuEngines
+    if plans is not None:
+        from engines.tensorrt_run import TensorRtEngines
+
+        engines = TensorRtEngines(plans, device)
+    else:
+        try:
+            from engines.torch_cuda import TorchCudaEngines
+        except ModuleNotFoundError as error:
+            raise EngineUnavailableError(
+                f"{choice.target}: {error.name} is not installed: pip install 'umbra[train]'"
+            ) from error
+        engines = TorchCudaEngines(bundle, device, max_batch=choice.max_batch)
+    return CudaInspector(bundle, engines, device)

@@ -1,0 +1,99 @@
+"""A screener whose inspector takes several frames at once, as a GPU does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from appliance.daemon import Screener
+from appliance.pipeline import Line
+from appliance.screening import OneShot, find_targets
+from appliance.settings import Settings
+from appliance.station import Station
+from appliance.verdict import Row
+from appliance.verdict_log import VerdictLog
+from engines import EngineFaultError, Inspector, Measurement
+from kernels import RawFrame
+from tests.appliance.running import drop, outbox
+
+
+class Batches:
+    """An inspector of four frames at once; after `good` calls it fails."""
+
+    batch = 4
+
+    def __init__(self, inspector: Inspector, *, good: int | None = None) -> None:
+        self._inspector, self._good = inspector, good
+        self.bundle, self.engine = inspector.bundle, inspector.engine
+        self.sizes: list[int] = []
+
+    def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
+        if self._good is not None and len(self.sizes) >= self._good:
+            raise EngineFaultError("an illegal memory access was encountered")
+        self.sizes.append(len(frames))
+        return self._inspector.measure(frames)
+
+    def close(self) -> None:
+        pass
+
+
+def run_until(station: Station, inspector: Batches, verdicts: int) -> list[Row]:
+    """Screen until so many verdicts are there, then stop."""
+    rows: list[Row] = []
+    log = VerdictLog(station.database)
+
+    def count(row: Row) -> None:
+        rows.append(row)
+        if len(rows) == verdicts:
+            screener.stop()
+
+    screener = Screener(station, Line(station, inspector, log, None), log, on_verdict=count)
+    try:
+        screener.run()
+    finally:
+        log.close()
+    return rows
+
+
+def test_frames_are_measured_together_and_told_of_one_by_one(station: Station, inspector: Inspector) -> None:
+    for i in range(10):
+        drop(station, f"f{i}", seed=i)
+    (station.inbox / "P/L/garbage.tif").write_bytes(b"this is no image")
+    batches = Batches(inspector)
+    rows = run_until(station, batches, 11)
+    assert sorted(row["path"] for row in rows) == sorted([*(f"P/L/f{i}.tif" for i in range(10)), "P/L/garbage.tif"])
+    assert sum(batches.sizes) == 10
+    assert max(batches.sizes) == 4
+    files = outbox(station)
+    assert {files[f"{row['path'].removesuffix('.tif')}.json"]["seq"] for row in rows} == {row["seq"] for row in rows}
+    alone = {row["path"]: row for row in rows if row["verdict"] != "RETEST"}
+    for i in range(10):
+        assert (station.done / f"P/L/f{i}.tif").exists()
+        assert f"P/L/f{i}.tif" in alone
+    assert (station.quarantine / "P/L/garbage.tif").exists()
+
+
+def test_each_frame_of_a_batch_gets_its_own_numbers(station: Station, inspector: Inspector) -> None:
+    paths = [drop(station, f"f{i}", seed=i) for i in range(6)]
+    together = list(OneShot(Batches(inspector), Settings()).screen(find_targets(paths)))
+    alone = list(OneShot(inspector, Settings()).screen(find_targets(paths)))
+    for ours, theirs in zip(together, alone, strict=True):
+        different = {k for k in theirs if ours[k] != theirs[k]}
+        assert different <= {"decided_at", "ms_decode", "ms_inspect", "ms_total"}
+    assert len({row["score"] for row in alone}) > 1
+
+
+def test_a_fault_leaves_the_frames_of_its_batch_pending(station: Station, inspector: Inspector) -> None:
+    for i in range(10):
+        drop(station, f"f{i}", seed=i)
+    with pytest.raises(EngineFaultError, match="illegal memory access"):
+        run_until(station, Batches(inspector, good=1), 10)
+    first = {name: verdict["seq"] for name, verdict in outbox(station).items()}
+    assert 1 <= len(first) <= 4
+    assert len(list(station.inbox.rglob("*.tif"))) == 10 - len(first)
+    rows = run_until(station, Batches(inspector), 10 - len(first))
+    assert len(rows) == 10 - len(first)
+    files = outbox(station)
+    assert len(files) == 10
+    assert {name: files[name]["seq"] for name in first} == first
