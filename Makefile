@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -86,6 +86,15 @@ labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu
+	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck synccheck; do \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu/test_kernels.py -k "refused or reduction" \
+	  || exit 1; done; fi
+
+kernel-report: $(VENV)/.dev ## registers, shared memory and spills of the CUDA kernels, as nvcc reports them
+	$(BIN)/python -m benchmarks.gpu.compiled
+
+bench-gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
+	$(BIN)/python -m benchmarks.gpu.bench_gpu $(ARGS)
 
 golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed
 	$(BIN)/python -m tests.golden.make

@@ -198,6 +198,10 @@ def engines_build(
     max_batch: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Frames at once on a GPU; default: the settings'.")
     ] = None,
+    via: Annotated[
+        Path | None,
+        typer.Option("--via-torch", help="Folder of trainings; torch-tensorrt makes the engines of their weights."),
+    ] = None,
 ) -> None:
     """Compile a bundle's engines into the station's cache and pass the golden gate."""
     from appliance.station import Station
@@ -212,11 +216,13 @@ def engines_build(
         )  # fmt: skip
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if via is not None and choice.target is not Target.TENSORRT:
+        raise typer.BadParameter(f"--via-torch is for target tensorrt, not {choice.target}")
     chosen = place.load_bundle(bundle, active=place.active_bundle())
     with talk().status(f"building {choice.target}") as status:
         inspector = build_inspector(
             chosen, choice, cache=place.engines,
-            progress=lambda role, phase, step, steps: status.update(f"{role}: {phase} {step} of {steps}"),
+            progress=lambda role, phase, step, steps: status.update(f"{role}: {phase} {step} of {steps}"), runs=via,
         )  # fmt: skip
         report = check_golden(inspector)
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")

@@ -36,8 +36,9 @@ class GateReport:
 
 
 def build_inspector(
-    bundle: Bundle, choice: EngineChoice = DEFAULT, *, cache: Path | None = None, progress: Progress | None = None
-) -> Inspector:
+    bundle: Bundle, choice: EngineChoice = DEFAULT, *, cache: Path | None = None, progress: Progress | None = None,
+    runs: Path | None = None,
+) -> Inspector:  # fmt: skip
     """Compile a bundle's engines, or find them compiled, and check them against its golden frames.
 
     Args:
@@ -45,6 +46,7 @@ def build_inspector(
         choice: on what, and in which arithmetic.
         cache: folder for compiled engines, or None to keep none.
         progress: told what a build on a GPU is doing.
+        runs: as gpu_inspector, for target tensorrt.
 
     Raises:
         EngineUnavailableError: this machine has no GPU, or lacks a package, that the choice wants.
@@ -57,7 +59,7 @@ def build_inspector(
     else:
         from engines.gpu import gpu_inspector
 
-        inspector = gpu_inspector(bundle, choice, cache=cache, progress=progress)
+        inspector = gpu_inspector(bundle, choice, cache=cache, progress=progress, runs=runs)
     check_golden(inspector)
     return inspector
 

@@ -57,7 +57,7 @@ class ThreadBound:
         _on_gpu_thread(self._inspector.close)
 
 
-def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu) -> PlanKey:
+def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu, source: str = "onnx") -> PlanKey:
     """The key of a bundle's plans for a GPU, with the TensorRT that is installed.
 
     Raises:
@@ -66,26 +66,41 @@ def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu) -> PlanKey:
     flavour = Flavour(choice.target)
     return PlanKey(
         bundle=bundle.digest, flavour=flavour, version=load(flavour).__version__, gpu=gpu.name, capability=gpu.capability,
-        driver=gpu.driver, precision=choice.arithmetic, max_batch=choice.max_batch,
+        driver=gpu.driver, precision=choice.arithmetic, max_batch=choice.max_batch, source=source,
     )  # fmt: skip
 
 
-def ready_plans(bundle: Bundle, choice: EngineChoice, folder: Path, progress: Progress | None) -> Plans:
+def ready_plans(
+    bundle: Bundle, choice: EngineChoice, folder: Path, progress: Progress | None, *, runs: Path | None = None
+) -> Plans:
     """The plans of a bundle for this machine's GPU; built where there are none under their key.
+
+    With `runs`, a folder of trainings, they are made of its weights by torch-tensorrt.
 
     Raises:
         EngineUnavailableError: no GPU, or TensorRT is not installed.
         EngineBuildError: damaged plans, or a model that cannot be built.
     """
     try:
-        key = plan_key(bundle, choice, probe())
+        gpu = probe()
     except NoGpuError as error:
         raise EngineUnavailableError(f"{choice.target}: {error}") from error
-    return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress)
+    if runs is None:
+        key = plan_key(bundle, choice, gpu)
+        return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress)
+    from engines.training.via_torch import plan_maker, weights_digest
+
+    key = plan_key(bundle, choice, gpu, source=weights_digest(runs))
+    return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress, via=plan_maker(runs))
 
 
 def gpu_inspector(
-    bundle: Bundle, choice: EngineChoice, *, cache: Path | None, progress: Progress | None = None
+    bundle: Bundle,
+    choice: EngineChoice,
+    *,
+    cache: Path | None,
+    progress: Progress | None = None,
+    runs: Path | None = None,
 ) -> Inspector:
     """An inspector on this machine's GPU; its engines have not passed the golden gate yet.
 
@@ -94,6 +109,7 @@ def gpu_inspector(
         choice: a target on a GPU.
         cache: folder that plans are kept in; None to keep none.
         progress: told what a build is doing.
+        runs: trainings whose weights the networks are made of, by torch-tensorrt, in place of the bundle's ONNX files.
 
     Raises:
         EngineUnavailableError: no GPU or driver, or a package or the CUDA kernels are missing; says what to do.
@@ -103,7 +119,7 @@ def gpu_inspector(
         plans = None
         if choice.target is not Target.TORCH_CUDA:
             folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-plans-")))
-            plans = ready_plans(bundle, choice, folder, progress)
+            plans = ready_plans(bundle, choice, folder, progress, runs=runs)
         try:
             return ThreadBound(_on_gpu_thread(lambda: _inspector(bundle, choice, plans)))
         except (NoGpuError, FatbinError) as error:

@@ -32,6 +32,7 @@ INPUT = "image"
 FORMAT = 1
 MANIFEST = "plans.json"
 Progress = Callable[[str, str, int, int], None]  # role, phase, step, steps
+Via = Callable[[str, int], bytes]  # role, largest batch -> plan
 
 
 class Flavour(StrEnum):
@@ -58,6 +59,7 @@ class PlanKey:
         driver: its version.
         precision: of the plans.
         max_batch: images an engine takes at once, at most.
+        source: what the plans are made of: the bundle's ONNX files, or the hash of a training's weights.
     """
 
     bundle: str
@@ -68,6 +70,7 @@ class PlanKey:
     driver: str
     precision: Precision
     max_batch: int
+    source: str = "onnx"
 
     @property
     def digest(self) -> str:
@@ -164,7 +167,9 @@ def _joint_digest(hashes: dict[str, str]) -> str:
     return hashlib.sha256(" ".join(hashes[role] for role in MODEL_FILES).encode()).hexdigest()
 
 
-def build_plans(bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress | None = None) -> Plans:
+def build_plans(
+    bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress | None = None, via: Via | None = None
+) -> Plans:
     """Build the three plans of a bundle and keep them; minutes on a GPU.
 
     Args:
@@ -172,6 +177,7 @@ def build_plans(bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress 
         root: folder of all plans and timing caches.
         key: what to build for. On a machine without this GPU only `tensorrt_rtx` can, and for FP16 only.
         progress: told what is being done.
+        via: makes the plan of a role and a largest batch in place of the ONNX file's parser.
 
     Raises:
         EngineUnavailableError: TensorRT is not installed.
@@ -187,17 +193,20 @@ def build_plans(bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress 
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
     try:
-        return _build_into(made, target, bundle, key, trt, progress)
+        return _build_into(made, target, bundle, key, trt, progress, via)
     finally:
         shutil.rmtree(made, ignore_errors=True)
 
 
 def _build_into(
-    made: Path, target: Path, bundle: Bundle, key: PlanKey, trt: TensorRt, progress: Progress | None
+    made: Path, target: Path, bundle: Bundle, key: PlanKey, trt: TensorRt, progress: Progress | None, via: Via | None
 ) -> Plans:
     timing = target.parent / f"{key.flavour}-{key.version}-{key.capability}.timing"
     for role in MODEL_FILES:
-        plan = _build(trt, key, role, _model_bytes(bundle, role, key.precision), timing, progress)
+        if via is not None:
+            plan = via(role, key.max_batch)
+        else:
+            plan = _build(trt, key, role, _model_bytes(bundle, role, key.precision), timing, progress)
         (made / f"{role}.plan").write_bytes(plan)
     hashes = {role: file_sha256(made / f"{role}.plan") for role in MODEL_FILES}
     (made / MANIFEST).write_text(json.dumps({"format": FORMAT, "key": asdict(key), "files": hashes}, indent=1) + "\n")

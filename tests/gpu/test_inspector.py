@@ -1,0 +1,110 @@
+"""The inspector on a GPU: each target against the CPU, its memory over time, and its faults."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines import Bundle, CpuInspector, EngineChoice, Inspector, Precision
+from engines.build import build_inspector, check_golden
+from engines.simulation import SENSORS, simulate
+from engines.simulation.plans import mixed_set
+from kernels import RawFrame
+from kernels.driver import probe
+from kernels.pycuda_device import PycudaDevice
+from tests.conftest import dark
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(3600)]
+FRAMES, SCREENED, RELOADS = 600, 10_000, 100
+FLAT_BYTES = 1 << 20
+
+
+@pytest.fixture
+def on_gpu(choice: EngineChoice, starter: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Inspector:
+    return build_inspector(starter, choice, cache=tmp_path_factory.getbasetemp() / "plans")
+
+
+def free_bytes() -> int:
+    """Of device memory, as the driver counts it."""
+    found: int = importlib.import_module("pycuda.driver").mem_get_info()[0]
+    return found
+
+
+def simulated(count: int) -> list[RawFrame]:
+    """Frames of all six sensors with all classes."""
+    plans = mixed_set(list(SENSORS.values()), count, 7_000)
+    made = [simulate(SENSORS[p.sensor], p.plan, seed=(7_000, i)) for i, p in enumerate(plans)]
+    return [RawFrame.from_samples(m.samples, bits=m.sensor.bits) for m in made]
+
+
+def test_600_frames_have_the_verdicts_of_the_cpu(
+    on_gpu: Inspector, starter: Bundle, record_property: Callable[[str, object], None]
+) -> None:
+    cpu = CpuInspector(starter, precision=Precision.F32)
+    frames = simulated(FRAMES)
+    ours, theirs = on_gpu.measure(frames), cpu.measure(frames)
+    flips, p, level = 0, 0.0, 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.refused, a.noise) == (b.refused, b.noise)
+        if a.inspection is None or b.inspection is None:
+            continue
+        np.testing.assert_array_equal(a.image, b.image)
+        flips += (a.inspection.score > starter.spec) != (b.inspection.score > starter.spec)
+        p = max(p, *(abs(x - y) for x, y in zip(a.inspection.p, b.inspection.p, strict=True)))
+        level = max(level, abs(a.inspection.level - b.inspection.level))
+    record_property("found", f"{on_gpu.engine}: {flips} flips, P within {p:.4f}, level within {level:.4f}")
+    assert flips == 0
+    assert p <= 0.05
+    assert level <= 0.1
+
+
+def test_the_golden_gate(on_gpu: Inspector) -> None:
+    assert check_golden(on_gpu).flips == 0
+
+
+def test_10000_frames_in_flat_memory(on_gpu: Inspector, gpu_device: PycudaDevice) -> None:
+    frames = [RawFrame.from_samples(dark(480, 640, seed=i), bits=12) for i in range(100)]
+    on_gpu.measure(frames)
+    before = free_bytes()
+    for _ in range(SCREENED // len(frames)):
+        assert all(m.complete for m in on_gpu.measure(frames))
+    assert abs(free_bytes() - before) <= FLAT_BYTES
+
+
+def test_100_reloads_in_flat_memory(
+    choice: EngineChoice, starter: Bundle, tmp_path: Path, gpu_device: PycudaDevice
+) -> None:
+    frames = [RawFrame.from_samples(dark(480, 640), bits=12)]
+
+    def reload() -> None:
+        inspector = build_inspector(starter, choice, cache=tmp_path)
+        inspector.measure(frames)
+        inspector.close()
+
+    measure_growth(reload, RELOADS)
+
+
+def measure_growth(work: Callable[[], None], times: int) -> None:
+    """Device memory after five rounds is what it is after all of them."""
+    for _ in range(5):
+        work()
+    before = free_bytes()
+    for _ in range(times - 5):
+        work()
+    assert abs(free_bytes() - before) <= FLAT_BYTES
+
+
+def test_frames_of_all_sizes_follow_each_other(on_gpu: Inspector, starter: Bundle) -> None:
+    cpu = CpuInspector(starter, precision=Precision.F32)
+    sizes = [(300, 400), (3040, 4056), (100, 300), (224, 224), (2000, 6000)]
+    frames = [RawFrame.from_samples(dark(h, w, seed=i), bits=12) for i, (h, w) in enumerate(sizes * 3)]
+    for a, b in zip(on_gpu.measure(frames), cpu.measure(frames), strict=True):
+        assert (a.refused, a.noise) == (b.refused, b.noise)
+
+
+def test_the_driver_is_the_one_asked(gpu_device: PycudaDevice) -> None:
+    assert gpu_device.gpu == probe()
