@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import cache as once
 from pathlib import Path
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeVar
 
 from engines.bundle import Bundle
 from engines.choice import EngineChoice, Target
 from engines.cuda_inspector import CudaInspector, GpuEngines
-from engines.errors import EngineBuildError, EngineUnavailableError
+from engines.errors import EngineBuildError, EngineFaultError, EngineUnavailableError
 from engines.inspector import Inspector, Measurement
 from engines.tensorrt import Flavour, PlanKey, Plans, Progress, build_plans, find_plans, load
 from kernels import RawFrame
@@ -21,40 +24,91 @@ from kernels.device import Device
 from kernels.driver import Gpu, probe
 from kernels.errors import DeviceFaultError, FatbinError, NoGpuError
 
+if TYPE_CHECKING:
+    from kernels.pycuda_device import PycudaDevice
+
 T = TypeVar("T")
 
 
-@once
-def _gpu_thread() -> ThreadPoolExecutor:
-    """The one thread of this process that talks to the GPU."""
-    return ThreadPoolExecutor(1, thread_name_prefix="gpu")
+class _GpuThread:
+    """The one thread of this process that talks to the GPU; gives the device back when the process ends.
+
+    An executor's thread ends before anything that runs at exit, with the device still its own.
+    """
+
+    def __init__(self) -> None:
+        self._device: PycudaDevice | None = None
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._run, name="gpu", daemon=True).start()
+        atexit.register(self._do, self._give_back)
+
+    def call(self, work: Callable[[Device], T]) -> T:
+        """What `work` gives in the GPU's context."""
+        return self._do(lambda: self._in_context(work))
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
+
+    def _do(self, work: Callable[[], T]) -> T:
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001  (it is raised where the answer is waited for)
+                done.set_exception(error)
+
+        self._work.put(run)
+        return done.result()
+
+    def _in_context(self, work: Callable[[Device], T]) -> T:
+        if self._device is None:
+            from kernels.pycuda_device import PycudaDevice
+
+            self._device = PycudaDevice()
+        with self._device as device:
+            return work(device)
+
+    def _give_back(self) -> None:
+        if self._device is not None:
+            self._device.close()
+            self._device = None
 
 
-@once
-def _device() -> Device:
-    from kernels.pycuda_device import PycudaDevice
-
-    return PycudaDevice()
+_gpu_thread = once(_GpuThread)
 
 
-def _on_gpu_thread(work: Callable[[], T]) -> T:
-    return _gpu_thread().submit(work).result()
+def _on_gpu_thread(work: Callable[[Device], T]) -> T:
+    """What `work` gives, on the thread and in the context of the GPU."""
+    return _gpu_thread().call(work)
 
 
 class ThreadBound:
     """An engines.Inspector whose device may be used by one thread only; this may be used by any, one at a time."""
 
     def __init__(self, inspector: CudaInspector) -> None:
-        self._inspector = inspector
+        self._inspector: CudaInspector | None = inspector
         self.bundle, self.engine, self.batch = inspector.bundle, inspector.engine, inspector.batch
 
     def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         """As engines.Inspector."""
-        return _on_gpu_thread(lambda: self._inspector.measure(frames))
+        return _on_gpu_thread(lambda _: self._measure(frames))
 
     def close(self) -> None:
         """As engines.Inspector."""
-        _on_gpu_thread(self._inspector.close)
+        _on_gpu_thread(lambda _: self._close())
+
+    def _measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
+        if self._inspector is None:
+            raise EngineFaultError(f"engine {self.engine}: it was closed")
+        return self._inspector.measure(frames)
+
+    def _close(self) -> None:
+        """Here, because what it holds must go on the thread that made it."""
+        if self._inspector is not None:
+            self._inspector.close()
+            self._inspector = None
 
 
 def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu, source: str = "onnx") -> PlanKey:
@@ -121,15 +175,14 @@ def gpu_inspector(
             folder = cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="umbra-plans-")))
             plans = ready_plans(bundle, choice, folder, progress, runs=runs)
         try:
-            return ThreadBound(_on_gpu_thread(lambda: _inspector(bundle, choice, plans)))
+            return ThreadBound(_on_gpu_thread(lambda device: _inspector(bundle, choice, plans, device)))
         except (NoGpuError, FatbinError) as error:
             raise EngineUnavailableError(f"{choice.target}: {error}") from error
         except DeviceFaultError as error:
             raise EngineBuildError(f"{choice.target}: {error}") from error
 
 
-def _inspector(bundle: Bundle, choice: EngineChoice, plans: Plans | None) -> CudaInspector:
-    device = _device()
+def _inspector(bundle: Bundle, choice: EngineChoice, plans: Plans | None, device: Device) -> CudaInspector:
     engines: GpuEngines
     if plans is not None:
         from engines.tensorrt_run import TensorRtEngines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,8 @@ class PycudaGraph:
 class PycudaDevice:
     """A kernels.device.Device: the GPU's primary context, which TensorRT and torch use too. For the thread that makes it.
 
+    Everything but making it wants `with device:`. pycuda ends the process where a thread ends inside of a context.
+
     Args:
         ordinal: which GPU.
 
@@ -113,16 +115,25 @@ class PycudaDevice:
         self._cuda: Any = _import("cuda.bindings.driver", "cuda-bindings")
         self.driver.init()
         self._context = self.driver.Device(ordinal).retain_primary_context()
-        self._context.push()
-        modules = [self.driver.module_from_file(str(fatbin.path_of(kernel))) for kernel in fatbin.KERNELS]
-        self._modules = dict(zip(fatbin.KERNELS, modules, strict=True))
         self._functions: dict[str, Any] = {}
+        with self:
+            modules = [self.driver.module_from_file(str(fatbin.path_of(kernel))) for kernel in fatbin.KERNELS]
+        self._modules = dict(zip(fatbin.KERNELS, modules, strict=True))
+
+    def __enter__(self) -> Self:
+        """Make the context this thread's."""
+        self._context.push()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the context."""
+        self._context.pop()
 
     def close(self) -> None:
-        """Leave the context."""
+        """Give the context back; outside of `with`, the last thing that is asked of it."""
         self._functions.clear()
         self._modules.clear()
-        self._context.pop()
+        self._context.detach()
 
     @contextmanager
     def guarded(self, what: str) -> Iterator[None]:
@@ -172,16 +183,10 @@ class PycudaDevice:
     def launch(self, kernel: str, grid: Grid, threads: int, arguments: Sequence[Argument], on: Stream) -> None:
         """As kernels.device.Device."""
         with self.guarded(kernel):
-            function = self._function(kernel, arguments)
-            values = [a.tobytes() if a.dtype.kind == "V" else a for a in arguments]
-            function.prepared_async_call(grid, (threads, 1, 1), on.stream, *values)  # type: ignore[attr-defined]
-
-    def _function(self, kernel: str, arguments: Sequence[Argument]) -> Any:
-        if kernel not in self._functions:
-            function = self._modules[kernel.partition("_")[0]].get_function(kernel)
-            function.prepare([f"{a.dtype.itemsize}s" if a.dtype.kind == "V" else a.dtype.char for a in arguments])
-            self._functions[kernel] = function
-        return self._functions[kernel]
+            if kernel not in self._functions:
+                self._functions[kernel] = self._modules[kernel.partition("_")[0]].get_function(kernel)
+            values = [a[()] if isinstance(a, np.ndarray) else a for a in arguments]  # records as np.void: by value
+            self._functions[kernel](*values, grid=grid, block=(threads, 1, 1), stream=on.stream)  # type: ignore[attr-defined]
 
     def capture(self, enqueue: Callable[[], None], on: Stream) -> PycudaGraph | None:
         """As kernels.device.Device."""

@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers and the picture go")
     arguments = parser.parse_args()
     state = gpu_state.look()
-    device = PycudaDevice()
+    device = PycudaDevice().__enter__()  # until the process ends
     watch = Stopwatch(device)
     copy = copy_gb_s(watch)
     found: dict[str, Any] = {

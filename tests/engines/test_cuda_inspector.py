@@ -32,7 +32,7 @@ class HostEngines:
 
     identity = "host-int8@000000000000"
 
-    def __init__(self, bundle: Bundle, *, max_batch: int, cache: Path) -> None:
+    def __init__(self, bundle: Bundle, *, max_batch: int, cache: Path | None) -> None:
         self.max_batch = max_batch
         self._networks = OpenVinoEngines(bundle, cache=cache)
         self.spoil: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None] | None = None

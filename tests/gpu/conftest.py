@@ -54,7 +54,8 @@ def gpu_device() -> Iterator[PycudaDevice]:
         device = PycudaDevice()
     except (NoGpuError, FatbinError) as error:
         pytest.skip(f"NO GPU, nothing of it was tested: {error}")
-    yield device
+    with device:
+        yield device
     device.close()
 
 
