@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -89,6 +89,17 @@ gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck synccheck; do \
 	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu/test_kernels.py -k "refused or reduction" \
 	  || exit 1; done; fi
+
+# pycuda is compiled from source: CUDA's headers come from PyPI, the driver to link with is an empty library.
+PYCUDA := build/pycuda
+pycuda: $(VENV)/.dev ## pycuda without a GPU or CUDA, and what uses it on an emulated driver: five minutes
+	mkdir -p $(PYCUDA)
+	$(PIP) nvidia-cuda-profiler-api==13.0.85 setuptools wheel 'cuda-bindings>=13.0,<14'
+	echo 'int no_driver;' | $(CC) -shared -fPIC -x c - -Wl,-soname,libcuda.so.1 -o $(PYCUDA)/libcuda.so
+	echo 'CUDA_ENABLE_CURAND = False' > $(PYCUDA)/.aksetup-defaults.py
+	CPATH=$$($(BIN)/python -c 'import nvidia; print(nvidia.__path__[0])')/cu13/include HOME=$(abspath $(PYCUDA)) \
+	  LIBRARY_PATH=$(abspath $(PYCUDA)) LDFLAGS=-Wl,--no-as-needed $(PIP) --no-build-isolation pycuda==2026.1
+	$(BIN)/python -m pytest -rs tests/gpu/test_pycuda.py
 
 kernel-report: $(VENV)/.dev ## registers, shared memory and spills of the CUDA kernels, as nvcc reports them
 	$(BIN)/python -m benchmarks.gpu.compiled

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from appliance.errors import ApplianceError
 from appliance.terminal import (
@@ -216,13 +217,15 @@ def engines_build(
         )  # fmt: skip
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if via is not None and choice.target is not Target.TENSORRT:
-        raise typer.BadParameter(f"--via-torch is for target tensorrt, not {choice.target}")
+    if via is not None and (choice.target, choice.arithmetic) != (Target.TENSORRT, Precision.FP16):
+        raise typer.BadParameter(
+            f"--via-torch is for target tensorrt in fp16, not {choice.target} in {choice.arithmetic}"
+        )
     chosen = place.load_bundle(bundle, active=place.active_bundle())
     with talk().status(f"building {choice.target}") as status:
         inspector = build_inspector(
             chosen, choice, cache=place.engines,
-            progress=lambda role, phase, step, steps: status.update(f"{role}: {phase} {step} of {steps}"), runs=via,
+            progress=lambda role, phase, step, steps: status.update(escape(f"{role}: {phase} {step} of {steps}")), runs=via,
         )  # fmt: skip
         report = check_golden(inspector)
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")

@@ -28,7 +28,7 @@ from appliance.terminal import (
     wide_console,
     without_nan,
 )
-from engines import EngineChoice, Precision
+from engines import EngineChoice, Precision, Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,6 +239,10 @@ def evaluate(
     pictures = train_extra("pictures") if out else None
     chosen = find_bundle(bundle, None, None)
     bare = runs is not None or known.pictures
+    if Precision.FP16 in (precision, against):
+        raise typer.BadParameter(
+            f"evaluated on the CPU: wanted one of {', '.join(Target.OPENVINO.precisions)}, got fp16"
+        )
     if bare and (precision or against):
         raise typer.BadParameter("--precision and --against are for a bundle's engines, not for --runs or pictures")
     if bare:

@@ -29,7 +29,8 @@ from appliance.watch import Candidate, Watcher
 from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector
 
-DECODE_AHEAD = 3  # frames decoded while one is inferred: bounds the memory
+DECODE_AHEAD = 3  # frames decoded while one is inferred
+DECODED_BYTES = 1 << 30  # of frames decoded ahead for a GPU: bounds the memory
 HEARTBEAT_S = 1.0
 OUTBOX_CURSOR = "outbox"
 
@@ -66,6 +67,7 @@ class Screener:
     _next_heartbeat: float = 0.0
     _inbox_present: bool = True
     _cursor: int = 0
+    _largest: int = 1  # bytes of a frame
     _unfinished: dict[tuple[str, str], Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,10 +126,14 @@ class Screener:
             _log.info(events.BUNDLE_SWITCHED, bundle=inspector.bundle.identity, engine=inspector.engine)
 
     def _decode_ahead(self) -> None:
-        while self._ready and len(self._decoding) < max(DECODE_AHEAD, 2 * self.line.inspector.batch):
+        while self._ready and len(self._decoding) < self._room():
             candidate = self._ready.popleft()
             future = self._pool.submit(read_frame, candidate.path, candidate.relative, self.station.settings)
             self._decoding.append((candidate, future))
+
+    def _room(self) -> int:
+        """How many frames may be decoded ahead: two batches, as far as frames like the largest one seen leave memory."""
+        return max(DECODE_AHEAD, min(2 * self.line.inspector.batch, DECODED_BYTES // self._largest))
 
     def _screen_batch(self) -> None:
         """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once."""
@@ -144,6 +150,7 @@ class Screener:
         rows = self.line.screen([frame for _, frame in new])
         for (candidate, frame), row in zip(new, rows, strict=True):
             self._finish(candidate, frame, row)
+            self._heartbeat()  # all of them are measured: a change of the bundle here takes nothing from them
 
     def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
         """The next file that is being decoded; with a GPU those that are decoded within the waiting time, too."""
@@ -151,7 +158,7 @@ class Screener:
         self._decode_ahead()
         yield first
         end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
-        for _ in range(self.line.inspector.batch - 1):
+        for _ in range(min(self.line.inspector.batch, self._room()) - 1):
             if not self._decoding or not wait([self._decoding[0][1]], max(0.0, end - time.monotonic())).done:
                 break
             following = self._decoding.popleft()
@@ -168,6 +175,7 @@ class Screener:
         if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
             return None
+        self._largest = max(self._largest, frame.file_bytes)
         return frame
 
     def _finish(self, candidate: Candidate, frame: Frame, row: Row) -> None:
@@ -277,8 +285,8 @@ def _say_not_ready(station: Station, reason: str) -> None:
 def _say_why_no_gpu(station: Station) -> None:
     """Where packages for a GPU are installed and the CPU is used: why."""
     if station.engine.target is Target.OPENVINO and gpu_state.packages_present():
-        why = gpu_state.look().why_off(Target.TENSORRT)
-        _log.info(events.GPU_OFF, reason=why or "umbra.toml says engine.target = openvino")
+        why = gpu_state.without_importing() or "umbra.toml says engine.target = openvino"
+        _log.info(events.GPU_OFF, reason=why)
 
 
 def run_station(station: Station, *, bundle: str | None = None, with_api: bool = True) -> None:
@@ -309,7 +317,10 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
         screener = Screener(station, Line(station, inspector, log, images), log, api, switch)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, screener.stop)
-        screener.run()
+        try:
+            screener.run()
+        finally:
+            screener.line.inspector.close()
     finally:
         if api is not None:
             api.stop()

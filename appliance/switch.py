@@ -55,6 +55,8 @@ class BundleSwitch:
         building, self._building = self._building, None
         newest = log.activation()
         if newest is not None and self._seen is not None and newest["id"] != self._seen["id"]:
+            if building.exception() is None:
+                building.result().close()
             return None  # another one was activated meanwhile: that one counts
         try:
             return building.result()

@@ -49,6 +49,12 @@ class GpuEngines(Protocol):
     @property
     def max_batch(self) -> int: ...  # noqa: D102
 
+    def reset(self) -> None:
+        """Forget what was set up for addresses: they are given back. Nothing may be under way."""
+
+    def close(self) -> None:
+        """Give everything back; the last thing that is asked of it."""
+
     def enqueue(self, images: int, count: int, *, logits: int, levels: int, maps: int, on: Stream) -> None:
         """Run them on (count, 1, 224, 224) float32 images.
 
@@ -207,6 +213,7 @@ class CudaInspector:
         self._device.synchronize()
         for slot in self._slots:
             slot.free()
+        self._engines.close()
         if self._stretch is not None:
             self._stretch.free()
         self._images.free()
@@ -243,18 +250,21 @@ class CudaInspector:
         side = max(max(f.width, f.height) for f in frames)
         largest = max(aligned(_bytes_of(f)) for f in frames)
         wanted = max(largest, min(UPLOAD_BYTES, largest * self._batch))
-        if self._stretch is not None and side <= self._stretch.side and wanted <= self._slots[0].nbytes:
+        if self._stretch is not None and self._slots and side <= self._stretch.side and wanted <= self._slots[0].nbytes:
             return
         self._device.synchronize()
         if self._stretch is None or side > self._stretch.side:
             if self._stretch is not None:
                 self._stretch.free()
+                self._stretch = None
             self._stretch = StretchKernels(
                 self._device, self.bundle.stretch, frames=self._batch, side=max(side, FIRST_SIDE)
             )
         wanted = max([wanted, *(slot.nbytes for slot in self._slots)])
-        for slot in self._slots:
+        old, self._slots = self._slots, []  # nothing must point at what is given back, also where the new is not given
+        for slot in old:
             slot.free()
+        self._engines.reset()
         self._slots = [Slot(self._device, frames=self._batch, nbytes=wanted) for _ in range(SLOTS)]
 
     def _send(self, slot: Slot, frames: Sequence[RawFrame], batch: list[int]) -> _UnderWay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -57,6 +58,7 @@ class _GpuThread:
             try:
                 done.set_result(work())
             except BaseException as error:  # noqa: BLE001  (it is raised where the answer is waited for)
+                traceback.clear_frames(error.__traceback__)  # what they hold of the device must go on this thread
                 done.set_exception(error)
 
         self._work.put(run)
@@ -97,7 +99,10 @@ class ThreadBound:
 
     def close(self) -> None:
         """As engines.Inspector."""
-        _on_gpu_thread(lambda _: self._close())
+        try:
+            _on_gpu_thread(lambda _: self._close())
+        except DeviceFaultError as error:
+            raise EngineFaultError(f"engine {self.engine}: {error}") from error
 
     def _measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         if self._inspector is None:
@@ -193,7 +198,8 @@ def _inspector(bundle: Bundle, choice: EngineChoice, plans: Plans | None, device
             from engines.torch_cuda import TorchCudaEngines
         except ModuleNotFoundError as error:
             raise EngineUnavailableError(
-                f"{choice.target}: {error.name} is not installed: pip install 'umbra[train]'"
+                f"{choice.target}: {error.name} is not installed: pip install 'umbra[torch-gpu]'"
             ) from error
         engines = TorchCudaEngines(bundle, device, max_batch=choice.max_batch)
-    return CudaInspector(bundle, engines, device)
+    # torch's own allocator does not know of graphs that others capture: it has its own inside.
+    return CudaInspector(bundle, engines, device, graphs=choice.target is not Target.TORCH_CUDA)

@@ -67,6 +67,14 @@ def packages_present() -> bool:
     )
 
 
+def without_importing() -> str | None:
+    """Why no GPU is used, as far as that is known without importing what is for one; None where nothing is missing."""
+    for part in (_gpu()[1], _packages()):
+        if part.missing is not None:
+            return f"{part.name}: {part.missing}"
+    return None
+
+
 def look() -> GpuState:
     """What is there."""
     gpu, part = _gpu()
@@ -132,7 +140,7 @@ def _torch() -> Part:
     try:
         found = f"torch {version('torch')}"
     except PackageNotFoundError:
-        return Part(name, None, "torch is not installed", "pip install 'umbra[train]'")
+        return Part(name, None, "torch is not installed", "pip install 'umbra[torch-gpu]'")
     if "+cpu" in found:
         return Part(name, found, "this build of torch is for the CPU", "install a build of torch for CUDA 13")
     return Part(name, found)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -189,9 +191,8 @@ def build_plans(
     if trt.__version__ != key.version:
         raise EngineBuildError(f"{key.flavour}: version {trt.__version__} is installed, the key says {key.version}")
     root.mkdir(parents=True, exist_ok=True)
-    target, made = root / key.folder, root / f".{key.folder}.tmp"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir()
+    target, made = root / key.folder, Path(tempfile.mkdtemp(dir=root, prefix=f".{key.folder}."))
+    made.chmod(0o755)
     try:
         return _build_into(made, target, bundle, key, trt, progress, via)
     finally:
@@ -250,7 +251,9 @@ def _build(trt: TensorRt, key: PlanKey, role: str, model: bytes, timing: Path, p
         raise EngineBuildError(f"{key.flavour} {key.version}: {role} in {key.precision} cannot be built for "
                                f"{key.gpu} (compute capability {key.capability / 10:.1f}): {reason}")  # fmt: skip
     if cache is not None:
-        timing.write_bytes(bytes(cache.serialize()))
+        written = timing.with_suffix(f".{os.getpid()}.tmp")
+        written.write_bytes(bytes(cache.serialize()))
+        written.replace(timing)
     return bytes(plan)
 
 
@@ -266,6 +269,8 @@ def _config(trt: TensorRt, builder: Builder, key: PlanKey, timing: Path) -> tupl
         chosen = getattr(capabilities, f"SM{key.capability}", capabilities.CURRENT)
         config.num_compute_capabilities = 1
         cast("IBuilderConfigRtx", config).set_compute_capability(chosen, 0)
+        # Without it a plan of this kind cannot be captured in a CUDA graph.
+        cast("IBuilderConfigRtx", config).set_flag(cast("TensorRtRtx", trt).BuilderFlag.REQUIRE_USER_ALLOCATION)
         return config, None
     cache = config.create_timing_cache(timing.read_bytes() if timing.exists() else b"")
     config.set_timing_cache(cache, False)

@@ -68,6 +68,7 @@ class IBuilderConfig(Protocol):
 class IBuilderConfigRtx(IBuilderConfig, Protocol):
     """Only in `tensorrt_rtx`: the GPUs to build for."""
 
+    def set_flag(self, flag: object) -> None: ...
     def set_compute_capability(self, compute_capability: object, index: int) -> bool: ...
 
 
@@ -99,6 +100,7 @@ class OnnxParser(Protocol):
 class IExecutionContext(Protocol):
     """An engine that runs, on one stream at a time."""
 
+    def set_device_memory(self, memory: int, size: int) -> None: ...
     def set_input_shape(self, name: str, shape: Sequence[int]) -> bool: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
@@ -115,7 +117,7 @@ class ICudaEngine(Protocol):
     def get_tensor_dtype(self, name: str) -> object: ...
     def get_tensor_shape(self, name: str) -> Dims: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Dims]: ...
-    def create_execution_context(self) -> IExecutionContext | None: ...
+    def create_execution_context(self, strategy: object) -> IExecutionContext | None: ...
 
 
 class Runtime(Protocol):
@@ -128,7 +130,6 @@ class DataType(Protocol):
     """Types of elements."""
 
     FLOAT: object
-    HALF: object
 
 
 class TensorIOMode(Protocol):
@@ -136,6 +137,12 @@ class TensorIOMode(Protocol):
 
     INPUT: object
     OUTPUT: object
+
+
+class ExecutionContextAllocationStrategy(Protocol):
+    """Who gives a context its working memory."""
+
+    USER_MANAGED: object
 
 
 class TensorRt(Protocol):
@@ -146,6 +153,7 @@ class TensorRt(Protocol):
     IProgressMonitor: Any
     DataType: DataType
     TensorIOMode: TensorIOMode
+    ExecutionContextAllocationStrategy: ExecutionContextAllocationStrategy
 
     def Builder(self, logger: object) -> Builder: ...  # noqa: N802
     def OnnxParser(self, network: INetworkDefinition, logger: object) -> OnnxParser: ...  # noqa: N802
@@ -156,3 +164,4 @@ class TensorRtRtx(TensorRt, Protocol):
     """The module `tensorrt_rtx`."""
 
     ComputeCapability: Any
+    BuilderFlag: Any

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engines.bundle import MODEL_FILES
-from engines.errors import EngineBuildError
 from engines.tensorrt import INPUT, Plans, check_engine, deserialise, load
 from engines.tensorrt_api import ICudaEngine, IExecutionContext
 from kernels import IMAGE_SIDE
-from kernels.device import Device, Stream
+from kernels.device import Device, Memory, Stream
 from kernels.errors import DeviceFaultError
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Network:
     """One network.
 
     Attributes:
-        engine: held as long as its context.
-        context: with its own working memory.
+        engine: the plan in device memory.
         output: the name of its output.
         stream: its own; None for the one that runs on the caller's.
-        batch: images that the context is set up for; 0 before the first.
+        working: memory that its contexts share: they follow each other on one stream.
+        contexts: one for each batch size and addresses, because a graph that was captured from a context goes on
+            using it as it was then.
     """
 
     engine: ICudaEngine
-    context: IExecutionContext
     output: str
     stream: Stream | None
-    batch: int = 0
+    working: Memory
+    contexts: dict[tuple[int, int, int], IExecutionContext] = field(default_factory=dict)
 
 
 class TensorRtEngines:
@@ -45,17 +45,27 @@ class TensorRtEngines:
     """
 
     def __init__(self, plans: Plans, device: Device) -> None:
-        trt = load(plans.key.flavour)
+        trt = self._trt = load(plans.key.flavour)
         self.identity, self.max_batch = plans.identity, plans.key.max_batch
         self._networks: dict[str, _Network] = {}
         for role in MODEL_FILES:
             engine = deserialise(trt, plans.files[role].read_bytes(), plans.files[role].name)
             _, output = check_engine(trt, engine, role, self.max_batch)
-            context = engine.create_execution_context()
-            if context is None:
-                raise EngineBuildError(f"{role}: no room on {device.gpu.name} for the network's working memory")
             stream = device.stream() if self._networks else None
-            self._networks[role] = _Network(engine, context, output, stream)
+            working = device.allocate(max(1, engine.device_memory_size_v2))
+            self._networks[role] = _Network(engine, output, stream, working)
+
+    def reset(self) -> None:
+        """As engines.cuda_inspector.GpuEngines."""
+        for network in self._networks.values():
+            network.contexts.clear()
+
+    def close(self) -> None:
+        """As engines.cuda_inspector.GpuEngines."""
+        self.reset()
+        for network in self._networks.values():
+            network.working.free()
+        self._networks.clear()
 
     def enqueue(self, images: int, count: int, *, logits: int, levels: int, maps: int, on: Stream) -> None:
         """As engines.cuda_inspector.GpuEngines."""
@@ -73,12 +83,20 @@ class TensorRtEngines:
             on.wait(event)
 
     def _run(self, role: str, network: _Network, images: int, count: int, output: int, stream: Stream) -> None:
-        context = network.context
-        taken = True
-        if network.batch != count:
-            taken = context.set_input_shape(INPUT, (count, 1, IMAGE_SIDE, IMAGE_SIDE))
-            network.batch = count
+        key = (images, count, output)
+        if key not in network.contexts:
+            network.contexts[key] = self._set_up(role, network, images, count, output)
+        if not network.contexts[key].execute_async_v3(stream.handle):
+            raise DeviceFaultError(f"TensorRT did not run the {role} on {count} images")
+
+    def _set_up(self, role: str, network: _Network, images: int, count: int, output: int) -> IExecutionContext:
+        context = network.engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:
+            raise DeviceFaultError(f"TensorRT gave no context for the {role}")
+        context.set_device_memory(network.working.address, network.working.nbytes)
+        taken = context.set_input_shape(INPUT, (count, 1, IMAGE_SIDE, IMAGE_SIDE))
         taken = taken and context.set_tensor_address(INPUT, images)
         taken = taken and context.set_tensor_address(network.output, output)
-        if not (taken and context.execute_async_v3(stream.handle)):
-            raise DeviceFaultError(f"TensorRT did not run the {role} on {count} images")
+        if not taken:
+            raise DeviceFaultError(f"TensorRT did not take the addresses of {count} images for the {role}")
+        return context

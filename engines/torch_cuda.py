@@ -7,13 +7,16 @@ from typing import Any
 
 import onnx
 import torch
+from torch import Tensor
 
 from engines.bundle import HASH_DIGITS, MODEL_FILES, Bundle
+from engines.errors import EngineBuildError
 from engines.half import to_half, without_quantisation
 from engines.openvino import OUTPUT_SHAPES
 from engines.torch_graph import OnnxModule
 from kernels import IMAGE_SIDE
 from kernels.device import Device, Stream
+from kernels.errors import DeviceFaultError
 
 
 class _DeviceArray:
@@ -34,25 +37,63 @@ class TorchCudaEngines:
         max_batch: images at once, at most.
 
     Raises:
-        EngineBuildError: a model has an operator that is not known.
+        EngineBuildError: a model has an operator that is not known, or torch has no CUDA or no room.
     """
 
     def __init__(self, bundle: Bundle, device: Device, *, max_batch: int) -> None:
         self.max_batch = max_batch
-        self._networks = {
-            role: OnnxModule(to_half(without_quantisation(onnx.load(bundle.model(role)))), role).to("cuda").eval()
-            for role in MODEL_FILES
-        }
+        self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
+        try:
+            self._networks = {
+                role: OnnxModule(to_half(without_quantisation(onnx.load(bundle.model(role)))), role).to("cuda").eval()
+                for role in MODEL_FILES
+            }
+        except (AssertionError, RuntimeError, ValueError) as error:  # torch without CUDA asserts
+            raise EngineBuildError(f"torch_cuda: {error}") from error
         key = f"{bundle.digest}|{torch.__version__}|{device.gpu.name}|{device.gpu.driver}|{max_batch}"
         self.identity = f"torch_cuda-fp16@{hashlib.sha256(key.encode()).hexdigest()[:HASH_DIGITS]}"
+
+    def reset(self) -> None:
+        """As engines.cuda_inspector.GpuEngines."""
+        self._graphs.clear()
+
+    def close(self) -> None:
+        """As engines.cuda_inspector.GpuEngines."""
+        self.reset()
+        self._networks.clear()
+        torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def enqueue(self, images: int, count: int, *, logits: int, levels: int, maps: int, on: Stream) -> None:
         """As engines.cuda_inspector.GpuEngines."""
         stream = torch.cuda.ExternalStream(on.handle)  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(stream):
-            given = torch.as_tensor(_DeviceArray(images, (count, 1, IMAGE_SIDE, IMAGE_SIDE)), device="cuda")
-            given = given.contiguous(memory_format=torch.channels_last)
-            for role, address in (("classifier", logits), ("regressor", levels), ("unseen", maps)):
-                shape = (count, *OUTPUT_SHAPES[role][1:])
-                torch.as_tensor(_DeviceArray(address, shape), device="cuda").copy_(self._networks[role](given))
+        try:
+            with torch.cuda.stream(stream):
+                if (images, count) not in self._graphs:
+                    self._graphs[images, count] = self._captured(images, count)
+                graph, found = self._graphs[images, count]
+                graph.replay()
+                for role, address in (("classifier", logits), ("regressor", levels), ("unseen", maps)):
+                    shape = (count, *OUTPUT_SHAPES[role][1:])
+                    torch.as_tensor(_DeviceArray(address, shape), device="cuda").copy_(found[role])
+        except RuntimeError as error:
+            raise DeviceFaultError(f"torch: {error}") from error
+
+    def _captured(self, images: int, count: int) -> tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]:
+        """The networks on `count` images at an address, as one graph in a pool of torch's own, and their outputs."""
+        given = torch.as_tensor(_DeviceArray(images, (count, 1, IMAGE_SIDE, IMAGE_SIDE)), device="cuda")
+        here = torch.cuda.current_stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(here)
+        with torch.cuda.stream(side):  # as they are first: libraries choose their ways
+            for _ in range(3):
+                self._run(given)
+        here.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            found = self._run(given)
+        return graph, found
+
+    def _run(self, given: Tensor) -> dict[str, Tensor]:
+        images = given.contiguous(memory_format=torch.channels_last)
+        return {role: network(images).contiguous() for role, network in self._networks.items()}

@@ -72,7 +72,7 @@ class Graph(Protocol):
 
 
 class Device(Protocol):
-    """One GPU; for one thread. A fault of the GPU raises EngineFault's cause and leaves the device unusable.
+    """One GPU; for one thread. A fault of the GPU is a DeviceFaultError and leaves the device unusable.
 
     Attributes:
         gpu: what it is.

@@ -35,7 +35,11 @@ class Gpu:
     @property
     def cuda_version(self) -> str:
         """The newest CUDA that the driver runs, as 13.0."""
-        return f"{self.cuda // 1000}.{self.cuda % 1000 // 10}"
+        return _dotted(self.cuda)
+
+
+def _dotted(cuda: int) -> str:
+    return f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
 def probe(ordinal: int = 0, *, library: str = "libcuda.so.1") -> Gpu:
@@ -56,9 +60,7 @@ def probe(ordinal: int = 0, *, library: str = "libcuda.so.1") -> Gpu:
     count, cuda, device, major, minor = (ctypes.c_int() for _ in range(5))
     _call(driver, "cuDriverGetVersion", ctypes.byref(cuda))
     if cuda.value < OLDEST_CUDA:
-        raise NoGpuError(
-            f"the driver runs CUDA {cuda.value // 1000}.{cuda.value % 1000 // 10}, wanted 13.0 (r580) or newer"
-        )
+        raise NoGpuError(f"the driver runs CUDA {_dotted(cuda.value)}, wanted 13.0 (r580) or newer")
     _call(driver, "cuDeviceGetCount", ctypes.byref(count))
     if not 0 <= ordinal < count.value:
         raise NoGpuError(f"no GPU {ordinal}: the driver knows {count.value}")
@@ -70,7 +72,7 @@ def probe(ordinal: int = 0, *, library: str = "libcuda.so.1") -> Gpu:
     _call(driver, "cuDeviceGetAttribute", ctypes.byref(minor), _MINOR, device)
     return Gpu(
         name.value.decode(errors="replace"), 10 * major.value + minor.value, cuda.value, memory.value,
-        driver_version() or f"CUDA {cuda.value / 1000:.1f}",
+        driver_version() or f"CUDA {_dotted(cuda.value)}",
     )  # fmt: skip
 
 

@@ -68,13 +68,14 @@ class PycudaStream:
 class PycudaMemory:
     """A kernels.device.Memory."""
 
-    def __init__(self, allocation: Any, nbytes: int) -> None:
-        self._allocation, self.nbytes = allocation, nbytes
+    def __init__(self, device: PycudaDevice, allocation: Any, nbytes: int) -> None:
+        self._device, self._allocation, self.nbytes = device, allocation, nbytes
         self.address = int(allocation)
 
     def free(self) -> None:
         """As kernels.device.Memory."""
-        self._allocation.free()
+        with self._device.guarded("giving memory back"):
+            self._allocation.free()
 
 
 class PycudaGraph:
@@ -103,6 +104,7 @@ class PycudaDevice:
     Raises:
         NoGpuError: no driver or GPU, a package missing, or no code for this GPU in the fatbins.
         FatbinError: the CUDA kernels were not built.
+        DeviceFaultError: the GPU gives no context, or does not take the kernels.
     """
 
     def __init__(self, ordinal: int = 0) -> None:
@@ -113,16 +115,18 @@ class PycudaDevice:
                              f"are built for {', '.join(f'{c / 10:.1f}' for c in have)}")  # fmt: skip
         self.driver: Any = _import("pycuda.driver", "pycuda")
         self._cuda: Any = _import("cuda.bindings.driver", "cuda-bindings")
-        self.driver.init()
-        self._context = self.driver.Device(ordinal).retain_primary_context()
         self._functions: dict[str, Any] = {}
-        with self:
+        with self.guarded("its context"):
+            self.driver.init()
+            self._context = self.driver.Device(ordinal).retain_primary_context()
+        with self, self.guarded("its kernels"):
             modules = [self.driver.module_from_file(str(fatbin.path_of(kernel))) for kernel in fatbin.KERNELS]
         self._modules = dict(zip(fatbin.KERNELS, modules, strict=True))
 
     def __enter__(self) -> Self:
         """Make the context this thread's."""
-        self._context.push()
+        with self.guarded("its context"):
+            self._context.push()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -157,7 +161,7 @@ class PycudaDevice:
     def allocate(self, nbytes: int) -> PycudaMemory:
         """As kernels.device.Device."""
         with self.guarded(f"{nbytes} bytes of device memory"):
-            return PycudaMemory(self.driver.mem_alloc(nbytes), nbytes)
+            return PycudaMemory(self, self.driver.mem_alloc(nbytes), nbytes)
 
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
         """As kernels.device.Device."""
@@ -193,17 +197,23 @@ class PycudaDevice:
         cuda = self._cuda
         mode = cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self.checked("cuStreamBeginCapture", cuda.cuStreamBeginCapture(on.handle, mode))
-        refused = False
+        taken = False
         try:
             enqueue()
+            taken = True
         except DeviceFaultError:
-            refused = True
-        code, graph = cuda.cuStreamEndCapture(on.handle)
-        if refused or int(code) or not graph:
+            pass  # something in it cannot be captured; a fault of the device shows at the next call
+        finally:
+            code, graph = cuda.cuStreamEndCapture(on.handle)
+        if int(code):
             return None
-        code, executable = cuda.cuGraphInstantiate(graph, 0)
-        cuda.cuGraphDestroy(graph)
-        return None if int(code) else PycudaGraph(self, cuda, executable)
+        try:
+            if not taken:
+                return None
+            code, executable = cuda.cuGraphInstantiate(graph, 0)
+            return None if int(code) else PycudaGraph(self, cuda, executable)
+        finally:
+            cuda.cuGraphDestroy(graph)
 
     def synchronize(self) -> None:
         """As kernels.device.Device."""

@@ -236,7 +236,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers and the picture go")
     arguments = parser.parse_args()
     state = gpu_state.look()
-    device = PycudaDevice().__enter__()  # until the process ends
+    with PycudaDevice() as device:
+        measure(device, state, arguments.cache, arguments.out)
+    device.close()
+
+
+def measure(device: PycudaDevice, state: gpu_state.GpuState, cache: Path, out: Path) -> None:
+    """All numbers of this GPU, to a file and a picture."""
     watch = Stopwatch(device)
     copy = copy_gb_s(watch)
     found: dict[str, Any] = {
@@ -247,7 +253,7 @@ def main() -> None:
     }
     found["kernels"] = kernels(watch, copy)
     targets: list[Target] = [t for t in Target if t is not Target.OPENVINO and state.why_off(t) is None]
-    found["inspectors"] = inspectors(targets, arguments.cache)
+    found["inspectors"] = inspectors(targets, cache)
     if Target.TORCH_CUDA in targets:
         from engines.torch_cuda import TorchCudaEngines
 
@@ -260,9 +266,9 @@ def main() -> None:
             for batch in (1, 16, 64)
         }
     name = "gpu-" + "".join(c if c.isalnum() else "-" for c in device.gpu.name.lower())
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
-    picture(found, arguments.out / f"{name}.png")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    picture(found, out / f"{name}.png")
     for part in ("kernels", "inspectors", "limits"):
         for row, numbers in found.get(part, {}).items():
             print(f"{row:46}", {k: round(v, 3) for k, v in numbers.items() if isinstance(v, float)})

@@ -38,6 +38,12 @@ class HostEngines:
         self.spoil: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None] | None = None
         self.batches: list[int] = []
 
+    def reset(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
     def enqueue(self, images: int, count: int, *, logits: int, levels: int, maps: int, on: Stream) -> None:
         assert 1 <= count <= self.max_batch
         queue(on).put(lambda: self._run(images, count, logits, levels, maps))

@@ -38,6 +38,7 @@ def test_without_a_driver_that_is_the_reason(target: Target, monkeypatch: pytest
     assert state.kernels.missing is None
 
 
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is here")
 @pytest.mark.parametrize("target", GPU_TARGETS)
 def test_nothing_falls_back_to_the_cpu(target: Target, starter: Bundle, tmp_path: Path) -> None:
     """Here: no driver; TensorRT's bindings without its libraries."""
@@ -57,6 +58,7 @@ def test_a_gpu_without_packages(gpu_there: None, monkeypatch: pytest.MonkeyPatch
         pycuda_device.PycudaDevice()
 
 
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is here")
 def test_packages_without_libraries(gpu_there: None) -> None:
     full = look().targets[Target.TENSORRT]
     assert full.found is None

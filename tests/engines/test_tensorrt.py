@@ -175,7 +175,7 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [(n, 1, 224, 224) for n in (1, self.batch, self.batch)]
 
-    def create_execution_context(self) -> None:
+    def create_execution_context(self, strategy: object) -> None:
         return None
 
 

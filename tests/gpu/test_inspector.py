@@ -108,3 +108,14 @@ def test_frames_of_all_sizes_follow_each_other(on_gpu: Inspector, starter: Bundl
 
 def test_the_driver_is_the_one_asked(gpu_device: PycudaDevice) -> None:
     assert gpu_device.gpu == probe()
+
+
+def test_graphs_of_several_batch_sizes_take_turns(on_gpu: Inspector) -> None:
+    frames = [RawFrame.from_samples(dark(480, 640, seed=i), bits=12) for i in range(16)]
+    first = on_gpu.measure(frames)
+    for count in (16, 1, 4, 16, 1, 3, 16, 8, 1, 16):
+        for ours, theirs in zip(on_gpu.measure(frames[:count]), first, strict=False):
+            assert ours.inspection is not None
+            assert theirs.inspection is not None
+            assert ours.inspection.p == pytest.approx(theirs.inspection.p, abs=0.01)
+            assert ours.inspection.level == pytest.approx(theirs.inspection.level, abs=0.05)
