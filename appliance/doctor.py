@@ -14,7 +14,7 @@ from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
 from appliance.station import Station
 from appliance.verdict_log import NETWORK_FILE_SYSTEMS, VerdictLog, file_system_of
-from engines import EngineError, Target, gpu_state
+from engines import EngineError, Target, gpu, gpu_state
 from engines.build import build_inspector, check_golden
 from engines.inspector import Inspector
 from kernels import _native
@@ -107,8 +107,13 @@ def _station(station: Station) -> Iterator[Check]:
 def _engines(station: Station, bundle: str | None) -> Check:
     try:
         chosen = station.load_bundle(bundle, active=station.active_bundle())
+        if station.engine.target is not Target.OPENVINO and not gpu.built(chosen, station.engine, station.engines):
+            return Check(
+                "engines", None, f"{chosen.identity}: not built for {station.engine.target}", "`umbra engines build`"
+            )
         inspector: Inspector = build_inspector(chosen, station.engine, cache=station.engines)
         gate = check_golden(inspector)
+        inspector.close()
     except EngineError as error:
         return Check("engines", False, str(error), "reinstall the bundle")
     found = f"{chosen.identity} on {inspector.engine}: {gate.frames} golden frames within {gate.score_difference:.4f}"

@@ -129,6 +129,20 @@ def plan_key(bundle: Bundle, choice: EngineChoice, gpu: Gpu, source: str = "onnx
     )  # fmt: skip
 
 
+def built(bundle: Bundle, choice: EngineChoice, folder: Path) -> bool:
+    """Whether the engines of a bundle would be found and not built, for this machine's GPU.
+
+    Raises:
+        EngineUnavailableError, EngineBuildError: as ready_plans.
+    """
+    if choice.target is Target.TORCH_CUDA:
+        return True
+    try:
+        return find_plans(folder, plan_key(bundle, choice, probe())) is not None
+    except NoGpuError as error:
+        raise EngineUnavailableError(f"{choice.target}: {error}") from error
+
+
 def ready_plans(
     bundle: Bundle, choice: EngineChoice, folder: Path, progress: Progress | None, *, runs: Path | None = None
 ) -> Plans:

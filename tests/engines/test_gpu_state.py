@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import Bundle, EngineChoice, Precision, Target, gpu_state
+from engines import Bundle, EngineChoice, Precision, Target, gpu, gpu_state
 from engines.build import build_inspector
 from engines.errors import EngineUnavailableError
 from engines.gpu_state import look, packages_present
@@ -103,6 +103,21 @@ def test_a_torch_for_the_cpu_is_told_from_one_for_a_gpu(monkeypatch: pytest.Monk
 def test_a_precision_that_the_target_lacks(target: Target, precision: Precision, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         EngineChoice(target=target, precision=precision)
+
+
+def test_what_is_not_built_is_known_without_building_it(
+    starter: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = EngineChoice(target=Target.TENSORRT_RTX, max_batch=2)
+    monkeypatch.setattr(gpu, "probe", lambda: Gpu("Test GPU", 89, 13000, 8 << 30, "580.95.05"))
+    assert not gpu.built(starter, choice, tmp_path)
+    plans = gpu.ready_plans(starter, choice, tmp_path, None)
+    assert plans.key.gpu == "Test GPU"
+    assert gpu.built(starter, choice, tmp_path)
+    assert gpu.ready_plans(starter, choice, tmp_path, None) == plans
+    monkeypatch.setattr(gpu, "probe", no_driver)
+    with pytest.raises(EngineUnavailableError, match="tensorrt_rtx: no NVIDIA driver"):
+        gpu.built(starter, choice, tmp_path)
 
 
 def test_defaults_and_limits() -> None:
