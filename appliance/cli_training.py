@@ -28,7 +28,7 @@ from appliance.terminal import (
     wide_console,
     without_nan,
 )
-from engines import EngineChoice, Precision, Target
+from engines import EngineChoice, Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,10 +239,6 @@ def evaluate(
     pictures = train_extra("pictures") if out else None
     chosen = find_bundle(bundle, None, None)
     bare = runs is not None or known.pictures
-    if Precision.FP16 in (precision, against):
-        raise typer.BadParameter(
-            f"evaluated on the CPU: wanted one of {', '.join(Target.OPENVINO.precisions)}, got fp16"
-        )
     if bare and (precision or against):
         raise typer.BadParameter("--precision and --against are for a bundle's engines, not for --runs or pictures")
     if bare:
@@ -254,10 +250,8 @@ def evaluate(
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
         with console.status("building engines"):
-            inspector = build_inspector(chosen, EngineChoice(precision=precision), cache=cache_folder())
-            other = None
-            if against is not None:
-                other = build_inspector(chosen, EngineChoice(precision=against), cache=cache_folder())
+            inspector = build_inspector(chosen, on_cpu(precision), cache=cache_folder())
+            other = None if against is None else build_inspector(chosen, on_cpu(against), cache=cache_folder())
         with progress_bar(console) as progress:
             task = progress.add_task("evaluating", total=None)
             report = assess(
@@ -273,6 +267,14 @@ def evaluate(
         say(text)
     else:
         _print_report(report)
+
+
+def on_cpu(precision: Precision | None) -> EngineChoice:
+    """OpenVINO in a precision that it has, or in its default."""
+    try:
+        return EngineChoice(precision=precision)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _print_report(report: dict[str, Any]) -> None:

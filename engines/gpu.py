@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from functools import cache as once
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engines.bundle import Bundle
 from engines.choice import EngineChoice, Target
@@ -39,7 +39,7 @@ class _GpuThread:
 
     def __init__(self) -> None:
         self._device: PycudaDevice | None = None
-        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         threading.Thread(target=self._run, name="gpu", daemon=True).start()
         atexit.register(self._do, self._give_back)
 
@@ -49,19 +49,17 @@ class _GpuThread:
 
     def _run(self) -> None:
         while True:
-            self._work.get()()
+            done, work = self._work.get()
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001  (whatever it is, it is raised where the answer is waited for)
+                traceback.clear_frames(error.__traceback__)  # what they hold of the device must go on this thread
+                done.set_exception(error)
+            del done, work
 
     def _do(self, work: Callable[[], T]) -> T:
         done: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                done.set_result(work())
-            except BaseException as error:  # noqa: BLE001  (it is raised where the answer is waited for)
-                traceback.clear_frames(error.__traceback__)  # what they hold of the device must go on this thread
-                done.set_exception(error)
-
-        self._work.put(run)
+        self._work.put((done, work))
         return done.result()
 
     def _in_context(self, work: Callable[[Device], T]) -> T:

@@ -27,6 +27,7 @@ class Batches:
         self._inspector, self._good = inspector, good
         self.bundle, self.engine = inspector.bundle, inspector.engine
         self.sizes: list[int] = []
+        self.closed = 0
 
     def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         if self._good is not None and len(self.sizes) >= self._good:
@@ -35,7 +36,7 @@ class Batches:
         return self._inspector.measure(frames)
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 def run_until(station: Station, inspector: Batches, verdicts: int) -> list[Row]:

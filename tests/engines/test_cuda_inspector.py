@@ -37,12 +37,13 @@ class HostEngines:
         self._networks = OpenVinoEngines(bundle, cache=cache)
         self.spoil: Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], None] | None = None
         self.batches: list[int] = []
+        self.resets, self.closed = 0, 0
 
     def reset(self) -> None:
-        pass
+        self.resets += 1
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
     def enqueue(self, images: int, count: int, *, logits: int, levels: int, maps: int, on: Stream) -> None:
         assert 1 <= count <= self.max_batch
@@ -136,15 +137,18 @@ def test_memory_is_flat_and_given_back(starter: Bundle, engines: HostEngines) ->
     gpu.measure(frames)
     gpu.measure(frames[:1])
     assert {at: m.nbytes for at, m in device.memory.items()} == held
+    assert engines.resets == 1  # addresses have stayed since the first room was made
     larger = RawFrame.from_samples(dark(226, 4200), bits=12)
     [m] = gpu.measure([larger])
     assert m.complete
+    assert engines.resets == 2
     assert sum(m.nbytes for m in device.memory.values()) > sum(held.values())
     grown = len(device.memory)
     gpu.measure([*frames, larger])
     assert len(device.memory) == grown == len(held)
     gpu.close()
     assert device.memory == {}
+    assert engines.closed == 1
 
 
 def test_a_device_without_graphs_is_told_of(

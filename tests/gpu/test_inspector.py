@@ -85,16 +85,11 @@ def test_100_reloads_in_flat_memory(
         inspector.measure(frames)
         inspector.close()
 
-    measure_growth(reload, RELOADS)
-
-
-def measure_growth(work: Callable[[], None], times: int) -> None:
-    """Device memory after five rounds is what it is after all of them."""
     for _ in range(5):
-        work()
+        reload()
     before = free_bytes()
-    for _ in range(times - 5):
-        work()
+    for _ in range(RELOADS - 5):
+        reload()
     assert abs(free_bytes() - before) <= FLAT_BYTES
 
 
