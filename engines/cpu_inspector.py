@@ -9,12 +9,12 @@ import numpy as np
 
 from engines.bundle import Bundle
 from engines.choice import Precision
-from engines.inspector import Author, Measurement, too_small
+from engines.inspector import Authored, Measurement, too_small
 from engines.openvino import OpenVinoEngines
 from kernels import IMAGE_SIDE, FrameGeometryError, NotADarkFrameError, RawFrame, Reducer, Stretcher
 
 
-class CpuInspector:
+class CpuInspector(Authored):
     """An engines.Inspector.
 
     Args:
@@ -33,20 +33,10 @@ class CpuInspector:
         self, bundle: Bundle, *, precision: Precision = Precision.INT8, cache: Path | None = None, threads: int = 0
     ) -> None:
         self._engines = OpenVinoEngines(bundle, precision=precision, cache=cache, threads=threads)
-        self._author = Author(bundle, self._engines.identity)
+        super().__init__(bundle, self._engines.identity)
         self._stretcher = Stretcher(bundle.stretch)
         self._reducer = Reducer(threshold=bundle.threshold, alpha=bundle.alpha)
         self._image = np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
-
-    @property
-    def bundle(self) -> Bundle:
-        """What it runs."""
-        return self._author.bundle
-
-    @property
-    def engine(self) -> str:
-        """openvino-<precision>@hash12."""
-        return self._author.engine
 
     def measure(self, frames: Sequence[RawFrame]) -> list[Measurement]:
         """As engines.Inspector."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.bundle import Bundle
 from engines.errors import EngineFaultError
-from engines.inspector import Author, Measurement, too_small
+from engines.inspector import Authored, Measurement, too_small
 from kernels import IMAGE_SIDE, NotADarkFrameError, RawFrame
 from kernels.cuda import (
     FRAME,
@@ -156,7 +156,7 @@ class _UnderWay:
     done: Event
 
 
-class CudaInspector:
+class CudaInspector(Authored):
     """An engines.Inspector on one GPU.
 
     Args:
@@ -167,7 +167,7 @@ class CudaInspector:
     """
 
     def __init__(self, bundle: Bundle, engines: GpuEngines, device: Device, *, graphs: bool = True) -> None:
-        self._author = Author(bundle, engines.identity)
+        super().__init__(bundle, engines.identity)
         self._engines, self._device, self._capturing = engines, device, graphs
         self._batch = engines.max_batch
         self._copying, self._computing = device.stream(), device.stream()
@@ -177,16 +177,6 @@ class CudaInspector:
         self._images: Memory = device.allocate(4 * IMAGE_PIXELS * self._batch)
         self._maps: Memory = device.allocate(8 * IMAGE_PIXELS * self._batch)
         self._slots: list[Slot] = []
-
-    @property
-    def bundle(self) -> Bundle:
-        """What it runs."""
-        return self._author.bundle
-
-    @property
-    def engine(self) -> str:
-        """kind-precision@hash12."""
-        return self._author.engine
 
     @property
     def batch(self) -> int:

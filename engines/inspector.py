@@ -150,6 +150,23 @@ class Author:
         return Measurement(None, noise, found, metrics, tuple(regions), image, self.bundle.identity, self.engine)
 
 
+class Authored:
+    """What every inspector says of itself."""
+
+    def __init__(self, bundle: Bundle, engine: str) -> None:
+        self._author = Author(bundle, engine)
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it runs."""
+        return self._author.bundle
+
+    @property
+    def engine(self) -> str:
+        """What runs it, as verdicts carry it."""
+        return self._author.engine
+
+
 def fault_of(class_logits: NDArray[np.float32], level: float, *, maps_speak: bool) -> str | None:
     """Why outputs must not be believed: not finite, or all zero; None where they may be."""
     for name, values in (("classifier", class_logits), ("regressor", np.float32(level))):

@@ -63,6 +63,31 @@ __device__ __forceinline__ bool has_strips(const GpuFrame& f) {
          static_cast<int>(blockIdx.y) * kGroupRows < SampledRows(f).count();
 }
 
+// Counts codes by CFA plane, and differences, in a histogram in which bin_in(plane, value) says where; the differences'
+// plane is kPlanes.
+struct CodeCounters {
+  RunCounter planes[kPlanes], differences;
+
+  // Sample k of the strip at column c in row q of those sampled.
+  template <typename BinIn>
+  __device__ __forceinline__ void add(const GpuFrame& f, int q, int c, int k, const Eight& x, uint32_t next,
+                                      uint32_t* histogram, BinIn bin_in) {
+    const uint32_t v = sample_of(x, k);
+    // Both written out: a counter chosen at run time would live in memory.
+    if (q % 2)
+      planes[2 + k % 2].add(histogram, bin_in(2 + k % 2, v));
+    else
+      planes[k % 2].add(histogram, bin_in(k % 2, v));
+    if (c + k + 2 < f.width) differences.add(histogram, bin_in(kPlanes, shifted_difference(x, next, k)));
+  }
+
+  __device__ __forceinline__ void flush(uint32_t* histogram) {
+#pragma unroll
+    for (int p = 0; p < kPlanes; ++p) planes[p].flush(histogram);
+    differences.flush(histogram);
+  }
+};
+
 struct Nothing {
   __device__ void operator()(int, int) const {}
 };
@@ -120,7 +145,7 @@ __device__ double quantile(const GpuFrame& f, const FrameCounts& counts, const H
 __device__ __forceinline__ void count_high(const GpuFrame& f, FrameCounts& counts, uint32_t* high, uint64_t* keys,
                                            uint32_t* changes) {
   const SampledRows rows(f);
-  RunCounter planes[kPlanes], differences;
+  CodeCounters counters;
   uint32_t below_white = 0, highest = 0, changed[8];
   uint64_t key[8];
   Eight last{};
@@ -136,12 +161,8 @@ __device__ __forceinline__ void count_high(const GpuFrame& f, FrameCounts& count
         for (int k = 0; k < 8; ++k) {
           if (c + k >= f.width) continue;
           const uint32_t v = sample_of(x, k);
-          // Both written out: a counter chosen at run time would live in memory.
-          if (q % 2)
-            planes[2 + k % 2].add(high + (2 + k % 2) * kByte, v / kByte);
-          else
-            planes[k % 2].add(high + k % 2 * kByte, v / kByte);
-          if (c + k + 2 < f.width) differences.add(high + kPlanes * kByte, shifted_difference(x, next, k) / kByte);
+          counters.add(f, q, c, k, x, next, high,
+                       [](int plane, uint32_t value) { return plane * kByte + value / kByte; });
           below_white = 65535 - v > below_white ? 65535 - v : below_white;
           highest = v > highest ? v : highest;
           key[k] = key_step(key[k], static_cast<uint16_t>(v));
@@ -159,9 +180,7 @@ __device__ __forceinline__ void count_high(const GpuFrame& f, FrameCounts& count
             if (changed[k]) atomicAdd(changes + c + k, changed[k]);
           }
       });
-#pragma unroll
-  for (int p = 0; p < kPlanes; ++p) planes[p].flush(high + p * kByte);
-  differences.flush(high + kPlanes * kByte);
+  counters.flush(high);
   below_white = warp_max(below_white), highest = warp_max(highest);
   if (lane() == 0 && (below_white || highest)) {
     atomicMax(&counts.below_white, below_white);
@@ -173,7 +192,7 @@ __device__ __forceinline__ void count_low(const GpuFrame& f, FrameCounts& counts
                                           uint32_t* low) {
   const uint32_t lowest = 65535 - counts.below_white, highest = counts.highest;
   uint32_t at_lowest = 0, at_highest = 0;
-  RunCounter planes[kPlanes], differences;
+  CodeCounters counters;
   // Past the histograms: a bin that nobody reads, for codes under no quantile's high part.
   constexpr uint32_t kElsewhere = kLowBins;
   const auto bin_in = [&](int plane, uint32_t v) {
@@ -190,18 +209,12 @@ __device__ __forceinline__ void count_low(const GpuFrame& f, FrameCounts& counts
         for (int k = 0; k < 8; ++k) {
           if (c + k >= f.width) continue;
           const uint32_t v = sample_of(x, k);
-          if (q % 2)
-            planes[2 + k % 2].add(low, bin_in(2 + k % 2, v));
-          else
-            planes[k % 2].add(low, bin_in(k % 2, v));
-          if (c + k + 2 < f.width) differences.add(low, bin_in(kPlanes, shifted_difference(x, next, k)));
+          counters.add(f, q, c, k, x, next, low, bin_in);
           at_lowest += v == lowest, at_highest += v == highest;
         }
       },
       Nothing{});
-#pragma unroll
-  for (int p = 0; p < kPlanes; ++p) planes[p].flush(low);
-  differences.flush(low);
+  counters.flush(low);
   at_lowest = warp_sum(at_lowest), at_highest = warp_sum(at_highest);
   if (lane() == 0) {
     if (at_lowest) atomicAdd(&counts.at_lowest, at_lowest);
