@@ -235,6 +235,7 @@ def evaluate(
     from engines.build import build_inspector
 
     console = talk()
+    choice, other_choice = on_cpu(precision), on_cpu(against)
     known = read_data(data, class_map, fold)
     pictures = train_extra("pictures") if out else None
     chosen = find_bundle(bundle, None, None)
@@ -250,8 +251,8 @@ def evaluate(
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
         with console.status("building engines"):
-            inspector = build_inspector(chosen, on_cpu(precision), cache=cache_folder())
-            other = None if against is None else build_inspector(chosen, on_cpu(against), cache=cache_folder())
+            inspector = build_inspector(chosen, choice, cache=cache_folder())
+            other = None if against is None else build_inspector(chosen, other_choice, cache=cache_folder())
         with progress_bar(console) as progress:
             task = progress.add_task("evaluating", total=None)
             report = assess(

@@ -13,6 +13,8 @@ from appliance.station import Station
 from engines import Bundle, Inspector, bundle
 from engines.build import build_inspector
 
+pytest.register_assert_rewrite("tests.kernels.parity")
+
 REAL_DATA = Path(os.environ.get("UMBRA_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -35,6 +35,12 @@ def test_an_evaluation_writes_its_report_and_pictures(sensors: Path, tmp_path: P
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--precision", "--against"])
+def test_an_evaluation_in_what_only_a_gpu_computes_is_refused(option: str, tmp_path: Path) -> None:
+    refused = umbra("evaluate", "--data", tmp_path, option, "fp16", expect=2).stderr
+    assert "openvino does not compute in fp16" in " ".join(refused.replace("│", " ").split())
+
+
 def test_an_evaluation_is_printed_with_intervals(sensors: Path) -> None:
     printed = umbra("evaluate", "--data", sensors).stdout
     for wanted in ("total", "true class", "false alarms", " to ", "fitted on 200 training frames"):

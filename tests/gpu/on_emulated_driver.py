@@ -8,46 +8,37 @@ import pytest
 from engines import CpuInspector, bundle, gpu
 from engines.cuda_inspector import CudaInspector
 from kernels import RawFrame, StretchParams
-from kernels.cuda import IMAGE_PIXELS, OVERREAD, STATS, StretchKernels, describe, noise_of
+from kernels.cuda import IMAGE_PIXELS
 from kernels.driver import probe
 from kernels.errors import DeviceFaultError
 from kernels.pycuda_device import PycudaDevice
 from tests.conftest import dark
 from tests.engines.test_cuda_inspector import HostEngines, assert_alike
-from tests.gpu.conftest import Bench
-from tests.kernels.test_cuda_kernels import on_cpu
+from tests.kernels.parity import Bench, StretchBatch, assert_told_alike, on_cpu
 
 
 def kernels_and_graphs(device: PycudaDevice) -> None:
     """Launches, arguments by value, copies, and the same launches as one graph."""
     bench = Bench(device)
     frames = [RawFrame.from_samples(dark(230, 300, seed=i), bits=12) for i in range(2)]
-    stretch = StretchKernels(device, StretchParams(), frames=2, side=512)
-    table = bench.put(describe(frames, [bench.put(f.packed, beyond=OVERREAD) for f in frames]))
-    images, shown, stats = (bench.allocate(2 * n).address for n in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize))
-
-    def enqueue() -> None:
-        stretch.enqueue(table, 2, images=images, shown=shown, stats=stats, on=bench.main)
+    batch = StretchBatch(bench, frames, StretchParams())
 
     def check() -> None:
-        found = bench.get(images, (2, 224, 224), np.dtype("f4"))
-        for frame, image, row in zip(frames, found, bench.get(stats, (2,), STATS), strict=True):
-            expected = on_cpu(frame, StretchParams())
-            assert not isinstance(expected, str)
-            assert noise_of(row) == expected[0]
-            np.testing.assert_array_equal(image, expected[1])
+        for frame, ours in zip(frames, batch.told(), strict=True):
+            assert not isinstance(ours, str)
+            assert_told_alike(ours, on_cpu(frame, StretchParams()))
 
-    enqueue()
+    batch.enqueue()
     check()
-    graph = device.capture(enqueue, bench.main)
+    graph = device.capture(batch.enqueue, bench.main)
     assert graph is not None
     blank = device.pinned(4 * 2 * IMAGE_PIXELS)
     blank[:] = 0
-    device.upload(images, blank, bench.main)
-    assert not bench.get(images, (2, 224, 224), np.dtype("f4")).any()
+    device.upload(batch.images, blank, bench.main)
+    assert not bench.get(batch.images, (2, 224, 224), np.dtype("f4")).any()
     graph.launch(bench.main)
     check()
-    stretch.free()
+    batch.free()
     bench.free()
 
 

@@ -9,51 +9,12 @@ import pytest
 
 from appliance.decode import read_frame
 from appliance.settings import Settings
-from kernels import Layout, NotADarkFrameError, RawFrame, Reducer, StretchParams
-from kernels.cuda import (
-    IMAGE_PIXELS,
-    OVERREAD,
-    REDUCED,
-    STATS,
-    ReduceKernels,
-    StretchKernels,
-    describe,
-    metrics_of,
-    noise_of,
-)
+from kernels import Layout, RawFrame
 from kernels.packing.reference import pack
 from tests.conftest import dark
-from tests.gpu.conftest import Bench
-from tests.kernels.test_cuda_kernels import on_cpu
+from tests.kernels.parity import SIDE, Bench, assert_same_reduction, assert_same_stretch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
-SIDE = 224
-
-
-def assert_same(bench: Bench, frames: list[RawFrame], params: StretchParams | None = None) -> None:
-    params = params or StretchParams()
-    n = len(frames)
-    side = max(max(f.width, f.height) for f in frames)
-    kernels = StretchKernels(bench.device, params, frames=n, side=side)
-    table = describe(frames, [bench.put(f.packed, beyond=OVERREAD) for f in frames])
-    images, shown, stats = (
-        bench.allocate(n * size).address for size in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize)
-    )
-    kernels.enqueue(bench.put(table), n, images=images, shown=shown, stats=stats, on=bench.main)
-    found = bench.get(images, (n, SIDE, SIDE), np.dtype("f4"))
-    bytes_ = bench.get(shown, (n, SIDE, SIDE), np.dtype("u1"))
-    rows = bench.get(stats, (n,), STATS)
-    kernels.free()
-    for frame, row, image, show in zip(frames, rows, found, bytes_, strict=True):
-        expected = on_cpu(frame, params)
-        if isinstance(expected, str):
-            with pytest.raises(NotADarkFrameError) as refused:
-                noise_of(row)
-            assert str(refused.value) == expected
-            continue
-        assert noise_of(row) == expected[0]
-        np.testing.assert_array_equal(image, expected[1])
-        np.testing.assert_array_equal(show, expected[2])
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -65,7 +26,7 @@ def test_every_layout_and_stride(layout: Layout, bench: Bench) -> None:
             dark(height, width, sigma=2.0 ** (bits - 6), pedestal=2.0 ** (bits - 3), seed=i), 2**bits - 1
         )
         frames.append(pack(samples, layout, stride=layout.row_bytes(width) + 5 * i, padding=0xA5))
-    assert_same(bench, frames)
+    assert_same_stretch(bench, frames)
 
 
 def test_frames_that_are_refused(bench: Bench) -> None:
@@ -73,11 +34,11 @@ def test_frames_that_are_refused(bench: Bench) -> None:
     tile[2000:2100], columns[:, 3000:3100] = tile[100:200], columns[:, 200:300]
     stuck = (dark(1000, 1200, sigma=20, pedestal=100) | 4).astype(np.uint16)
     frames = [tile, columns, stuck, np.full((3000, 4000), 60, np.uint16), np.zeros((600, 800), np.uint16)]
-    assert_same(bench, [RawFrame.from_samples(f, bits=16) for f in frames])
+    assert_same_stretch(bench, [RawFrame.from_samples(f, bits=16) for f in frames])
 
 
 def test_a_frame_of_the_largest_side(bench: Bench) -> None:
-    assert_same(
+    assert_same_stretch(
         bench, [RawFrame.from_samples(dark(256, 32768), bits=16), RawFrame.from_samples(dark(32768, 256), bits=16)]
     )
 
@@ -90,26 +51,17 @@ def test_real_dark_frames(bench: Bench, real_data: Path) -> None:
     readable = [f for f in frames if f is not None and min(f.width, f.height) >= SIDE]
     assert readable
     for start in range(0, len(readable), 8):
-        assert_same(bench, readable[start : start + 8])
+        assert_same_stretch(bench, readable[start : start + 8])
 
 
 @pytest.mark.parametrize(("threshold", "alpha"), [(0.5, 2.0), (0.2, 0.7), (0.9, 5.0)])
 def test_the_reduction(threshold: float, alpha: float, bench: Bench) -> None:
     rng = np.random.default_rng(5)
     logits = np.stack([rng.normal(i % 7 - 4, 1 + i % 5, (2, SIDE, SIDE)) for i in range(64)]).astype(np.float32)
-    reduced, maps = bench.allocate(64 * REDUCED.itemsize).address, bench.allocate(64 * IMAGE_PIXELS).address
-    kernels = ReduceKernels(bench.device, threshold=threshold, alpha=alpha)
-    kernels.enqueue(bench.put(logits), 64, reduced=reduced, maps=maps, on=bench.main)
-    rows, shown = bench.get(reduced, (64,), REDUCED), bench.get(maps, (64, SIDE, SIDE), np.dtype("u1"))
-    for row, show, pair in zip(rows, shown, logits, strict=True):
-        ours, theirs = metrics_of(row, show), Reducer(threshold=threshold, alpha=alpha).reduce(pair)
-        assert (ours.m_thresh, ours.peak) == (theirs.m_thresh, theirs.peak)
-        assert ours.m_alpha == pytest.approx(theirs.m_alpha, rel=1e-6, abs=1e-6)
-        np.testing.assert_array_equal(ours.histogram, theirs.histogram)
-        np.testing.assert_array_equal(ours.map, theirs.map)
+    assert_same_reduction(bench, logits, threshold=threshold, alpha=alpha)
 
 
 def test_the_same_bits_on_every_run(bench: Bench) -> None:
     frames = [RawFrame.from_samples(dark(3000, 4000, seed=i), bits=16) for i in range(4)]
     for _ in range(5):
-        assert_same(bench, frames)
+        assert_same_stretch(bench, frames)

@@ -117,7 +117,6 @@ class EmulatedDevice:
         self.launched: list[str] = []
         self.copies = 0
         self._streams: list[EmulatedStream] = []
-        self.main = self.stream()
 
     def check(self) -> None:
         if self.fault is not None:
@@ -169,18 +168,3 @@ class EmulatedDevice:
 
     def synchronize(self) -> None:
         self.run_until(lambda: not any(s.work for s in self._streams))
-
-    # For tests of kernels by themselves.
-
-    def put(self, array: NDArray[np.generic], *, beyond: int = 0) -> int:
-        """A copy of an array in device memory, with garbage before and `beyond` bytes of it after; its address."""
-        at = self.allocate(array.nbytes + beyond).address
-        ctypes.memmove(at, array.ctypes.data, array.nbytes)
-        return at
-
-    def get(self, at: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
-        """What lies at an address once everything is done."""
-        self.synchronize()
-        out = np.empty(shape, dtype)
-        ctypes.memmove(out.ctypes.data, at, out.nbytes)
-        return out

@@ -6,83 +6,29 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels import (
-    KernelError,
-    Layout,
-    Noise,
-    NonFiniteMapError,
-    NotADarkFrameError,
-    RawFrame,
-    Reducer,
-    Stretcher,
-    StretchParams,
-    Tone,
-)
-from kernels.cuda import (
-    FRAME,
-    IMAGE_PIXELS,
-    OVERREAD,
-    REDUCED,
-    STATS,
-    ReduceKernels,
-    StretchKernels,
-    describe,
-    metrics_of,
-    noise_of,
-)
+from kernels import KernelError, Layout, NonFiniteMapError, RawFrame, StretchParams, Tone
+from kernels.cuda import FRAME, StretchKernels
 from kernels.packing.reference import pack
 from tests.kernels.emulated import EmulatedDevice
+from tests.kernels.parity import (
+    SIDE,
+    Bench,
+    Told,
+    assert_same_reduction,
+    assert_same_stretch,
+    assert_told_alike,
+    on_gpu,
+    reduced_on_gpu,
+)
 from tests.kernels.test_stretch import dark
-
-SIDE = 224
-Told = tuple[Noise, NDArray[np.float32], NDArray[np.uint8]] | str
 
 
 def plain(samples: NDArray[np.uint16]) -> RawFrame:
     return RawFrame.from_samples(samples, bits=16)
 
 
-def on_gpu(frames: list[RawFrame], params: StretchParams, *, seed: int = 0, side: int = 512) -> list[Told]:
-    device = EmulatedDevice(seed)
-    kernels = StretchKernels(device, params, frames=len(frames), side=side)
-    table = describe(frames, [device.put(f.packed, beyond=OVERREAD) for f in frames])
-    n = len(frames)
-    images, shown, stats = (
-        device.allocate(n * size).address for size in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize)
-    )
-    kernels.enqueue(device.put(table), n, images=images, shown=shown, stats=stats, on=device.main)
-    floats = device.get(images, (n, SIDE, SIDE), np.dtype("f4"))
-    bytes_ = device.get(shown, (n, SIDE, SIDE), np.dtype("u1"))
-    told: list[Told] = []
-    for row, image, show in zip(device.get(stats, (n,), STATS), floats, bytes_, strict=True):
-        assert np.isfinite(image).all()
-        try:
-            told.append((noise_of(row), image, show))
-        except NotADarkFrameError as error:
-            told.append(str(error))
-    return told
-
-
-def on_cpu(frame: RawFrame, params: StretchParams) -> Told:
-    image = np.empty((SIDE, SIDE), np.float32)
-    try:
-        noise = Stretcher(params).stretch(frame, image)
-    except NotADarkFrameError as error:
-        return str(error)
-    return noise, image, np.rint(image * 255).astype(np.uint8)
-
-
-def assert_same(frames: list[RawFrame], params: StretchParams, *, side: int = 512) -> list[Told]:
-    found = on_gpu(frames, params, side=side)
-    for frame, ours in zip(frames, found, strict=True):
-        theirs = on_cpu(frame, params)
-        if isinstance(theirs, str) or isinstance(ours, str):
-            assert ours == theirs
-            continue
-        assert ours[0] == theirs[0]
-        np.testing.assert_array_equal(ours[1], theirs[1])
-        np.testing.assert_array_equal(ours[2], theirs[2])
-    return found
+def assert_same(frames: list[RawFrame], params: StretchParams | None = None) -> list[Told]:
+    return assert_same_stretch(Bench(EmulatedDevice()), frames, params)
 
 
 @pytest.mark.parametrize("layout", list(Layout))
@@ -92,7 +38,7 @@ def test_every_layout_at_any_stride(layout: Layout) -> None:
     for height, width, padding in ((230, 236, 0), (227, 252, 3), (224, 268, 7)):
         samples = np.minimum(dark(height, width, sigma=2.0 ** (bits - 6), pedestal=2.0 ** (bits - 3)), 2**bits - 1)
         frames.append(pack(samples, layout, stride=layout.row_bytes(width) + padding, padding=0xA5))
-    assert_same(frames, StretchParams())
+    assert_same(frames)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +65,7 @@ def test_noise_of_every_width() -> None:
     three_codes = np.random.default_rng(4).integers(255, 258, (256, 320)).astype(np.uint16)
     half = dark(448, 448, sigma=700, pedestal=9000)
     frames = [full, mosaic, hot, ramp, three_codes, half]
-    found = assert_same([plain(f) for f in frames], StretchParams())
+    found = assert_same([plain(f) for f in frames])
     assert not any(isinstance(told, str) for told in found)
 
 
@@ -138,7 +84,7 @@ def test_faults_are_the_same() -> None:
     flat[:, ::2] = dark(300, 130, seed=2)  # every other column is flat
     quiet = dark(300, 260, sigma=0.05, seed=5)  # most rows and columns are the same code
     frames = [constant, low, high, stuck, rows, columns, few, flat, quiet]
-    found = assert_same([plain(f) for f in frames], StretchParams())
+    found = assert_same([plain(f) for f in frames])
     words = ("no noise", "lowest code", "highest code", "stuck bit", "rows", "columns")
     for told, word in zip(found, words, strict=False):
         assert word in str(told)
@@ -150,29 +96,16 @@ def test_frames_beyond_what_is_sorted_in_shared_memory() -> None:
     repeated_wide, repeated_tall = wide.copy(), tall.copy()
     repeated_wide[:, 4200:4300] = repeated_wide[:, 100:200]
     repeated_tall[4200:4250] = repeated_tall[300:350]
-    found = assert_same([plain(f) for f in (wide, tall, repeated_wide, repeated_tall)], StretchParams(), side=4400)
+    found = assert_same([plain(f) for f in (wide, tall, repeated_wide, repeated_tall)])
     assert "columns from 100" in str(found[2])
     assert "rows from 300" in str(found[3])
 
 
 def test_the_order_of_threads_and_blocks_changes_nothing() -> None:
     frames = [plain(dark(300, 290)), plain(dark(260, 4096 + 300, seed=1))]
-    first, second = (on_gpu(frames, StretchParams(), seed=seed, side=4400) for seed in (1, 2))
+    first, second = (on_gpu(Bench(EmulatedDevice(seed)), frames, StretchParams()) for seed in (1, 2))
     for a, b in zip(first, second, strict=True):
-        assert not isinstance(a, str)
-        assert not isinstance(b, str)
-        assert a[0] == b[0]
-        np.testing.assert_array_equal(a[1], b[1])
-
-
-def gpu_metrics(logits: NDArray[np.float32], *, threshold: float, alpha: float, seed: int = 0) -> list[object]:
-    device = EmulatedDevice(seed)
-    n = len(logits)
-    reduced, maps = device.allocate(n * REDUCED.itemsize).address, device.allocate(n * IMAGE_PIXELS).address
-    kernels = ReduceKernels(device, threshold=threshold, alpha=alpha)
-    kernels.enqueue(device.put(logits), n, reduced=reduced, maps=maps, on=device.main)
-    shown = device.get(maps, (n, SIDE, SIDE), np.dtype("u1"))
-    return [metrics_of(row, m) for row, m in zip(device.get(reduced, (n,), REDUCED), shown, strict=True)]
+        assert_told_alike(a, b)
 
 
 @pytest.mark.parametrize(("threshold", "alpha"), [(0.5, 2.0), (0.2, 0.7), (0.9, 5.0)])
@@ -182,20 +115,14 @@ def test_reduction(threshold: float, alpha: float) -> None:
         rng.normal(-1, 3, (2, SIDE, SIDE)), rng.normal(-60, 30, (2, SIDE, SIDE)), np.full((2, SIDE, SIDE), 9.0),
         np.full((2, SIDE, SIDE), -9.0), np.zeros((2, SIDE, SIDE)),
     ]).astype(np.float32)  # fmt: skip
-    for ours, maps in zip(gpu_metrics(logits, threshold=threshold, alpha=alpha), logits, strict=True):
-        theirs = Reducer(threshold=threshold, alpha=alpha).reduce(maps)
-        assert (ours.m_thresh, ours.peak) == (theirs.m_thresh, theirs.peak)  # type: ignore[attr-defined]
-        # A float's sum over 1,024 pixels against whole numbers.
-        assert ours.m_alpha == pytest.approx(theirs.m_alpha, rel=1e-6, abs=1e-6)  # type: ignore[attr-defined]
-        np.testing.assert_array_equal(ours.histogram, theirs.histogram)  # type: ignore[attr-defined]
-        np.testing.assert_array_equal(ours.map, theirs.map)  # type: ignore[attr-defined]
+    assert_same_reduction(Bench(EmulatedDevice()), logits, threshold=threshold, alpha=alpha)
 
 
 def test_a_map_with_a_hole_is_refused() -> None:
     logits = np.zeros((1, 2, SIDE, SIDE), np.float32)
     logits[0, 1, 3, 4], logits[0, 0, 9, 9] = np.nan, np.inf
     with pytest.raises(NonFiniteMapError, match="2 of 50176 pixels"):
-        gpu_metrics(logits, threshold=0.5, alpha=2.0)
+        reduced_on_gpu(Bench(EmulatedDevice()), logits, threshold=0.5, alpha=2.0)
 
 
 def test_a_side_without_buffers_is_refused() -> None:
@@ -231,6 +158,7 @@ def test_the_emulator_shows_a_missing_barrier(barrier: str, right: bool, tmp_pat
     source = tmp_path / "turn.cc"
     source.write_text(MISSING_BARRIER.replace("BARRIER", barrier))
     device = EmulatedDevice(source=source)
-    out = device.allocate(4 * 64).address
-    device.launch("turn", (1, 1, 1), 64, (np.uint64(out),), device.main)
-    assert np.array_equal(device.get(out, (64,), np.dtype("u4")), np.arange(63, -1, -1)) is right
+    bench = Bench(device)
+    out = bench.allocate(4 * 64)
+    device.launch("turn", (1, 1, 1), 64, (np.uint64(out),), bench.main)
+    assert np.array_equal(bench.get(out, (64,), np.dtype("u4")), np.arange(63, -1, -1)) is right
