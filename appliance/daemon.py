@@ -8,19 +8,19 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
 from appliance import log as events
 from appliance.api.process import ApiProcess
-from appliance.decode import read_frame
 from appliance.errors import FrameVanishedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
 from appliance.notify import notify
 from appliance.pipeline import Line
+from appliance.sandbox import Sandbox
 from appliance.station import Station, StationLock
 from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
@@ -59,7 +59,7 @@ class Screener:
     _watcher: Watcher = field(init=False)
     _ready: deque[Candidate] = field(default_factory=deque)
     _decoding: deque[tuple[Candidate, Future[Frame]]] = field(default_factory=deque)
-    _pool: ThreadPoolExecutor = field(init=False)
+    _sandbox: Sandbox = field(init=False)
     _stopping: bool = False
     _started_at: str = field(default_factory=now_utc)
     _screened: int = 0
@@ -72,7 +72,7 @@ class Screener:
 
     def __post_init__(self) -> None:
         self._watcher = Watcher(self.station.inbox, self.station.settings.watch)
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="decode")
+        self._sandbox = Sandbox(self.station.settings)
         self._cursor = self.log.cursor(OUTBOX_CURSOR)
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
@@ -128,8 +128,7 @@ class Screener:
     def _decode_ahead(self) -> None:
         while self._ready and len(self._decoding) < self._room():
             candidate = self._ready.popleft()
-            future = self._pool.submit(read_frame, candidate.path, candidate.relative, self.station.settings)
-            self._decoding.append((candidate, future))
+            self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
 
     def _room(self) -> int:
         """How many frames may be decoded ahead: two batches, as far as frames like the largest one seen leave memory."""
@@ -236,6 +235,9 @@ class Screener:
             kind = events.INBOX_BACK if self._inbox_present else events.INBOX_GONE
             self.log.add_event(kind, inbox=str(self.station.inbox))
             _log.warning(kind, inbox=str(self.station.inbox))
+        for death in self._sandbox.deaths():
+            self.log.add_event(events.DECODER_DIED, path=death.relative, reason=death.reason, given_up=death.last)
+            _log.error(events.DECODER_DIED, path=death.relative, reason=death.reason, given_up=death.last)
         if self.api is not None:
             self.api.keep_alive()
         if self.log.cursor(OUTBOX_CURSOR) != self._cursor:
@@ -251,13 +253,14 @@ class Screener:
             "at": now_utc(), "pid": os.getpid(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
             "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
             "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
+            "decoders_died": self._sandbox.died,
             "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
             "activation": self.switch.state() if self.switch else None,
         }  # fmt: skip
 
     def _shut_down(self) -> None:
         notify("STOPPING=1")
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._sandbox.close()
         if self.switch is not None:
             self.switch.close()
         self._watcher.stop()

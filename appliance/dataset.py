@@ -11,9 +11,9 @@ from pathlib import Path
 
 from appliance.boxes import BOXES_FILE, Box, Boxes, find_boxes, read_boxes
 from appliance.class_map import CLASS_MAP_FILE, LEFT_OUT, ClassMap
-from appliance.decode import read_frame
 from appliance.errors import ApplianceError
 from appliance.frame import Frame
+from appliance.reading import read_frame
 from appliance.settings import Settings
 from engines.simulation import RATED_CEILING, RATED_FLOOR
 from engines.training.data import Pictures

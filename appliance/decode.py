@@ -6,55 +6,35 @@ Each format has a library of its own; what a library raises on hostile bytes bec
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
-import json
 import logging
+import os
 import struct
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from appliance.errors import FrameError, FrameVanishedError
-from appliance.frame import FARTHEST_DIE, Frame, checked_text, identify
+from appliance.errors import FrameError
 from appliance.settings import LimitSettings, RawFormat, Settings
+from appliance.sidecar import Sidecar
 from kernels import KernelError, RawFrame
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 HEADERLESS = (".raw", ".bin")
 SUFFIXES = (".tif", ".tiff", ".png", ".pgm", ".npy", ".fits", ".fit", ".fts", ".dng", *HEADERLESS)
-SIDECAR_SUFFIX = ".json"
 DNG_VERSION_TAG = 50706
 _PNG_IHDR = struct.Struct(">8sI4sIIBBBBBI")
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what it also raises
-
-
-Text = Annotated[str, Field(max_length=200), AfterValidator(checked_text)]
-Place = Annotated[int, Field(gt=-FARTHEST_DIE, lt=FARTHEST_DIE)]
-UNREAD = "0" * 64
-
-
-class Sidecar(BaseModel):
-    """`<file>.json`: geometry of a headerless file, and the die it shows. Keys of no meaning here are left alone."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    width: int | None = Field(None, ge=1)
-    height: int | None = Field(None, ge=1)
-    layout: str | None = None
-    stride: int | None = Field(None, ge=1)
-    offset: int = Field(0, ge=0)
-    bits: int | None = Field(None, ge=1, le=16)
-    wafer: Text | None = None
-    die: tuple[Place, Place] | None = None
 
 
 def is_frame_name(name: str) -> bool:
@@ -62,77 +42,38 @@ def is_frame_name(name: str) -> bool:
     return name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
-def read_frame(path: Path, relative: str, settings: Settings) -> Frame:
-    """Read and decode a file once; the bytes that are hashed are the bytes that are decoded.
+class _Reader(io.RawIOBase):
+    """Bytes in memory as a file, without a copy of them."""
 
-    Args:
-        path: of the file.
-        relative: its path in the inbox, which says product, lot and name.
-        settings: limits, formats and the pattern of names.
+    def __init__(self, content: memoryview) -> None:
+        self._content, self._at = content, 0
 
-    Returns:
-        The frame; where its samples cannot be read, with the reason in `unreadable`.
+    def readable(self) -> bool:
+        return True
 
-    Raises:
-        FrameVanishedError: the file is gone, or changed while it was read.
-    """
-    began = time.perf_counter()
-    content, sha256, size, problem = _read(path, settings.limits)
-    sidecar, raw = Sidecar(), None
-    try:
-        sidecar = read_sidecar(path)
-        if problem is None:
-            raw = decode(content, path.name, relative, sidecar, settings)
-    except (FrameError, MemoryError) as error:
-        problem = str(error) or "not enough memory"
-    return Frame(
-        identity=identify(relative, name_pattern=settings.name_pattern, wafer=sidecar.wafer, die=sidecar.die),
-        sha256=sha256, file_bytes=size, raw=raw, unreadable=problem,
-        decode_ms=(time.perf_counter() - began) * 1e3,
-    )  # fmt: skip
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: len(self._content)}[whence]
+        if base + offset < 0:
+            raise ValueError(f"seek to {base + offset}")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, to: WriteableBuffer) -> int:
+        wanted = memoryview(to).cast("B")
+        found = self._content[self._at : self._at + len(wanted)]
+        wanted[: len(found)] = found
+        self._at += len(found)
+        return len(found)
 
 
-def _read(path: Path, limits: LimitSettings) -> tuple[bytes, str, int, str | None]:
-    """Bytes, SHA-256, size and, where the file is too large to take in, why."""
-    try:
-        with path.open("rb") as file:
-            before = path.stat()
-            if before.st_size > limits.file_bytes:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                reason = f"{before.st_size} bytes, limit {limits.file_bytes}"
-                return b"", digest, before.st_size, reason
-            content = file.read()
-            after = path.stat()
-    except FileNotFoundError as error:
-        raise FrameVanishedError(f"{path.name}: gone") from error
-    except OSError as error:
-        return b"", UNREAD, 0, f"cannot be opened: {error.strerror}"
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(content) != after.st_size:
-        raise FrameVanishedError(f"{path.name}: changed while it was read")
-    return content, hashlib.sha256(content).hexdigest(), len(content), None
+def _file(content: memoryview) -> io.BufferedReader:
+    return io.BufferedReader(_Reader(content))
 
 
-def read_sidecar(path: Path) -> Sidecar:
-    """The sidecar of a file; an empty one where there is none.
-
-    Raises:
-        FrameError: it is not JSON, or a value is out of range.
-    """
-    sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
-    try:
-        return Sidecar.model_validate(json.loads(sidecar.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Sidecar()
-    except (OSError, ValueError, RecursionError) as error:  # ValidationError and JSONDecodeError are ValueErrors
-        detail = (
-            "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors())
-            if isinstance(error, ValidationError)
-            else error
-        )
-        raise FrameError(f"sidecar {sidecar.name}: {detail}") from error
-
-
-def decode(content: bytes, name: str, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
+def decode(content: bytes | memoryview, name: str, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
     """Samples of a file's content.
 
     Args:
@@ -147,8 +88,11 @@ def decode(content: bytes, name: str, relative: str, sidecar: Sidecar, settings:
     """
     if not content:
         raise FrameError("empty file")
+    content = memoryview(content)
     try:
-        if content[:2] == b"\x1f\x8b" and (name.lower().endswith(".gz") or not name.lower().endswith(HEADERLESS)):
+        if bytes(content[:2]) == b"\x1f\x8b" and (
+            name.lower().endswith(".gz") or not name.lower().endswith(HEADERLESS)
+        ):
             content = _gunzip(content, settings.limits)
         if name.lower().removesuffix(".gz").endswith(HEADERLESS):
             return _headerless(content, relative, sidecar, settings)
@@ -160,8 +104,10 @@ def decode(content: bytes, name: str, relative: str, sidecar: Sidecar, settings:
         raise FrameError(str(error)) from error
 
 
-def _decoder_of(content: bytes, name: str) -> Callable[[bytes, LimitSettings], tuple[NDArray[np.generic], int]]:
-    head = content[:16]
+def _decoder_of(
+    content: memoryview, name: str
+) -> Callable[[memoryview, LimitSettings], tuple[NDArray[np.generic], int]]:
+    head = bytes(content[:16])
     for magic, decoder in (
         (b"II*\0", _tiff), (b"MM\0*", _tiff), (b"II+\0", _tiff), (b"MM\0+", _tiff), (b"\x89PNG\r\n\x1a\n", _png),
         (b"P5", _pgm), (b"P2", _pgm), (b"\x93NUMPY", _npy), (b"SIMPLE", _fits),
@@ -203,21 +149,21 @@ def _one_plane(kind: str, samples: NDArray[np.generic], width: int, height: int)
     return samples
 
 
-def _gunzip(content: bytes, limits: LimitSettings) -> bytes:
+def _gunzip(content: memoryview, limits: LimitSettings) -> memoryview:
     """Inflate at most `limits.file_bytes`."""
     out = bytearray()
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        with gzip.GzipFile(fileobj=_file(content)) as file:
             while chunk := file.read(1 << 20):
                 out += chunk
                 if len(out) > limits.file_bytes:
                     raise FrameError(f"gzip: content beyond the limit of {limits.file_bytes} bytes")
     except (OSError, EOFError, zlib.error) as error:
         raise FrameError(f"gzip: {error}") from error
-    return bytes(out)
+    return memoryview(out)
 
 
-def _headerless(content: bytes, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
+def _headerless(content: memoryview, relative: str, sidecar: Sidecar, settings: Settings) -> RawFrame:
     geometry = _geometry_of(sidecar, relative, len(content), settings.format)
     _check_size("raw", geometry.width, geometry.height, settings.limits)
     if len(content) not in geometry.file_sizes:
@@ -247,7 +193,7 @@ def _geometry_of(sidecar: Sidecar, relative: str, size: int, formats: Sequence[R
     raise FrameError("raw: no geometry: neither a sidecar with width, height and layout, nor a [[format]] that matches")
 
 
-def _png(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _png(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import imagecodecs
 
     if len(content) < _PNG_IHDR.size:
@@ -259,8 +205,8 @@ def _png(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], in
     checksum = zlib.crc32(content[12:29])
     if fields[-1] != checksum:
         # The header says what it says; the pixels have checks of their own and must fill just this size.
-        content = content[:29] + struct.pack(">I", checksum) + content[33:]
-    samples = _guarded("PNG", lambda: imagecodecs.png_decode(content))
+        content = memoryview(bytes(content[:29]) + struct.pack(">I", checksum) + bytes(content[33:]))
+    samples = _guarded("PNG", lambda: imagecodecs.png_decode(content))  # type: ignore[arg-type]
     if samples.ndim == 3:  # a transparent grey level comes as a second channel
         samples = np.ascontiguousarray(samples[:, :, 0])
     if bits < 8:
@@ -270,11 +216,11 @@ def _png(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], in
     return _one_plane("PNG", samples, width, height), bits
 
 
-def _pgm(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _pgm(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import netpbmfile
 
     def work() -> NDArray[np.generic]:
-        with netpbmfile.NetpbmFile(io.BytesIO(content)) as file:
+        with netpbmfile.NetpbmFile(_file(content)) as file:
             _check_size("PGM", file.width, file.height, limits)
             if file.depth != 1 or not 0 < file.maxval <= 65535:
                 raise FrameError(f"PGM: {file.depth} channels up to {file.maxval}, wanted one up to 65535")
@@ -286,9 +232,9 @@ def _pgm(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], in
     return _guarded("PGM", work), found[0]
 
 
-def _npy(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _npy(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     def work() -> NDArray[np.generic]:
-        file = io.BytesIO(content)
+        file = _file(content)
         version = np.lib.format.read_magic(file)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[
             version
@@ -308,11 +254,11 @@ def _npy(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], in
     return _one_plane("NPY", samples, width, height), 8 * min(2, samples.dtype.itemsize)
 
 
-def _fits(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _fits(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     from astropy.io import fits
 
     def work() -> NDArray[np.generic]:
-        with fits.open(io.BytesIO(content), memmap=False, lazy_load_hdus=True) as units:
+        with fits.open(_file(content), memmap=False, lazy_load_hdus=True) as units:
             for unit in units:
                 if not unit.is_image or unit.header.get("NAXIS", 0) == 0:
                     continue
@@ -329,14 +275,14 @@ def _fits(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], i
     return _one_plane("FITS", samples, width, height), 8 * min(2, samples.dtype.itemsize)
 
 
-def _tiff(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _tiff(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import tifffile
 
     bits = 0
 
     def work() -> NDArray[np.generic]:
         nonlocal bits
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
+        with tifffile.TiffFile(_file(content)) as file:
             page = file.pages.first
             if DNG_VERSION_TAG in page.tags:
                 samples, bits = _dng(content, limits)
@@ -350,7 +296,7 @@ def _tiff(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], i
     return _guarded("TIFF", work), bits
 
 
-def _tiff_plane(page: object, content: bytes) -> NDArray[np.generic]:
+def _tiff_plane(page: object, content: memoryview) -> NDArray[np.generic]:
     """Samples of a checked page: a view of the file where they lie in it in one piece, as they do without compression."""
     if page.is_final and page.dtype.itemsize * 8 == page.bitspersample:  # type: ignore[attr-defined]
         dtype = page.dtype.newbyteorder(page.parent.byteorder)  # type: ignore[attr-defined]
@@ -376,11 +322,11 @@ def _check_tiff_page(page: object, size: int, limits: LimitSettings) -> None:
         raise FrameError("TIFF: fewer bytes in its strips than its size wants: truncated")
 
 
-def _dng(content: bytes, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
+def _dng(content: memoryview, limits: LimitSettings) -> tuple[NDArray[np.generic], int]:
     import rawpy
 
     with rawpy.RawPy() as raw:
-        raw.open_buffer(io.BytesIO(content))
+        raw.open_buffer(_file(content))
         sizes = raw.sizes
         _check_size("DNG", sizes.raw_width, sizes.raw_height, limits)
         raw.unpack()

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from appliance.decode import SIDECAR_SUFFIX
+from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.simulated import SimulationPlan, write_simulated
 from engines import CLASSES
 from engines.simulation import SENSORS, mixed_set

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.decode import SIDECAR_SUFFIX
+from appliance.sidecar import SIDECAR_SUFFIX
 from kernels import Layout
 from kernels.packing import reference
 

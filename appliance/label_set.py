@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.decode import read_frame
 from appliance.images import ImageStore
 from appliance.labels import Label, standing
 from appliance.pipeline import places_of
+from appliance.reading import read_frame
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog

@@ -24,6 +24,7 @@ API_DIED = "api.died"
 BUNDLE_SWITCHED = "bundle.switched"
 BUNDLE_REFUSED = "bundle.refused"
 GPU_OFF = "gpu.off"
+DECODER_DIED = "decoder.died"
 
 
 def configure(level: int = logging.INFO) -> None:

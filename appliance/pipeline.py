@@ -11,11 +11,11 @@ from pathlib import Path
 
 from appliance import log as events
 from appliance.decide import decide
-from appliance.decode import SIDECAR_SUFFIX
 from appliance.errors import OutboxBlockedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
 from appliance.outbox import outbox_paths, publish, seq_of, sync_folder
+from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.decode import UNREAD, is_frame_name, read_frame
+from appliance.decode import is_frame_name
 from appliance.errors import FrameVanishedError, RefusedError
 from appliance.frame import Frame, identify
 from appliance.images import ImageStore
 from appliance.pipeline import judge
+from appliance.reading import UNREAD
+from appliance.sandbox import Sandbox
 from appliance.settings import Settings
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
@@ -23,9 +26,9 @@ DECODE_AHEAD = 3
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A file to screen and the relative path that says its product and lot."""
+    """A file to screen: a folder and the path below it, which says product and lot."""
 
-    path: Path
+    root: Path
     relative: str
 
 
@@ -41,9 +44,10 @@ def find_targets(paths: Sequence[Path]) -> list[Target]:
             found = sorted(p for p in path.rglob("*") if p.is_file() and not p.is_symlink() and is_frame_name(p.name))
             if not found:
                 raise RefusedError(f"{path}: no image file in it")
-            targets += [Target(p, p.relative_to(path).as_posix()) for p in found]
+            targets += [Target(path, p.relative_to(path).as_posix()) for p in found]
         elif path.exists():
-            targets.append(Target(path, path.name))
+            file = path.resolve()  # a link that is asked for by name is followed
+            targets.append(Target(file.parent, file.name))
         else:
             raise RefusedError(f"{path}: no such file or folder")
     return targets
@@ -69,11 +73,11 @@ class OneShot:
         """One row a target, in order; decoding runs ahead of inference. A file that went meanwhile is RETEST."""
         waiting = deque(targets)
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
-        with ThreadPoolExecutor(2) as pool:
+        with closing(Sandbox(self.settings)) as sandbox:
             while waiting or decoding:
                 while waiting and len(decoding) < max(DECODE_AHEAD, 2 * self.inspector.batch):
                     target = waiting.popleft()
-                    decoding.append((target, pool.submit(read_frame, target.path, target.relative, self.settings)))
+                    decoding.append((target, sandbox.submit(target.root, target.relative)))
                 count = min(self.inspector.batch, len(decoding))
                 yield from self._screen([_result(*decoding.popleft()) for _ in range(count)])
 

@@ -71,10 +71,12 @@ class WatchSettings(_Section):
 
 
 class LimitSettings(_Section):
-    """What is refused before it is read or allocated."""
+    """What is refused before it is read or allocated, and what a process that decodes may use."""
 
     pixels: int = Field(150_000_000, ge=1, description="pixels of a frame")
     file_bytes: int = Field(1 << 30, ge=1, description="bytes of a file, and of its content where compressed")
+    decode_s: float = Field(60.0, ge=1, le=3600, description="seconds that decoding a frame may take")
+    decode_bytes: int = Field(4 << 30, ge=1 << 30, description="address space of a process that decodes, bytes")
 
 
 class EngineSettings(_Section):

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.dataset import TRUTH_FILE, DataSetError
-from appliance.decode import SIDECAR_SUFFIX, read_frame
 from appliance.formats import FORMATS, fits_format, write_frame
+from appliance.reading import read_frame
 from appliance.settings import Settings
+from appliance.sidecar import SIDECAR_SUFFIX
 from engines.simulation import PAPER_SETS, SENSORS, SIMULATION_VERSION, FramePlan, Sensor, mixed_set, simulate
 from engines.simulation.emva import SMALLEST_SIDE
 from engines.simulation.likeness import clean_frames, compare

@@ -15,8 +15,8 @@ from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHan
 from watchdog.observers import Observer
 
 from appliance import log as events
-from appliance.decode import SIDECAR_SUFFIX
 from appliance.settings import WatchSettings
+from appliance.sidecar import SIDECAR_SUFFIX
 
 _log = events.get()
 # Folders made in quick succession make watchdog register one callback twice and warn; a hint more or less is nothing.

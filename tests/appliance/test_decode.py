@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 
-from appliance.decode import read_frame
 from appliance.errors import FrameVanishedError
 from appliance.formats import FORMATS, write_frame
+from appliance.reading import read_frame
 from appliance.settings import LimitSettings, Settings
 from kernels import Layout, unpack
 from kernels.packing import reference

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from appliance.decode import read_frame
 from appliance.frame import Frame
+from appliance.reading import read_frame
 from appliance.settings import Settings
 from kernels import unpack
 from tests.conftest import REAL_DATA

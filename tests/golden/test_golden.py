@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from appliance.decode import read_frame
+from appliance.reading import read_frame
 from appliance.settings import Settings
 from kernels import RawFrame, Reducer, Stretcher, unpack
 from kernels.stretch import IMAGE_SIDE, reference

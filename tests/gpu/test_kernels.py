@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.decode import read_frame
+from appliance.reading import read_frame
 from appliance.settings import Settings
 from kernels import Layout, RawFrame
 from kernels.packing.reference import pack
