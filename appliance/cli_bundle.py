@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from appliance import log as events
 from appliance.errors import ApplianceError
 from appliance.terminal import (
     DEFAULT_STATION,
@@ -231,6 +233,39 @@ def engines_build(
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")
 
 
+@engines_app.command("check", epilog="Example: umbra engines check --station /srv/umbra")
+def engines_check(station: StationOption = DEFAULT_STATION) -> None:
+    """Measure the golden frames now: by the screener where one runs, else with engines of its own."""
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+    from engines.build import build_inspector, check_golden
+
+    place = Station.open(station)
+    if not place.is_screened():
+        report = check_golden(
+            build_inspector(place.load_bundle(active=place.active_bundle()), place.engine, cache=place.engines)
+        )
+        say(f"{report.frames} golden frames within {report.score_difference:.4f}")
+        return
+    with closing(VerdictLog(place.database)) as log:
+        log.add_event(events.GOLDEN_ASKED, who=os.environ.get("USER", "unknown"))
+        wish = log.newest_event(events.GOLDEN_ASKED)
+        end = time.monotonic() + SWITCH_S
+        while time.monotonic() < end and wish is not None:
+            for kind in (events.GOLDEN_PASSED, events.GOLDEN_FAILED):
+                answer = log.newest_event(kind)
+                if answer is not None and answer["id"] > wish["id"]:
+                    detail = answer["detail"]
+                    if kind == events.GOLDEN_FAILED:
+                        raise ApplianceError(detail["reason"])
+                    say(
+                        f"{detail['frames']} golden frames within {detail['score_difference']:.4f}, measured by the screener"
+                    )
+                    return
+            time.sleep(LOOK_S)
+    raise ApplianceError(f"the screener of {station} did not measure its golden frames within {SWITCH_S:g} s")
+
+
 @engines_app.command("list", epilog="Example: umbra engines list --station station")
 def engines_list(station: StationOption = DEFAULT_STATION) -> None:
     """Compiled engines in the station's cache."""
@@ -250,8 +285,6 @@ def engines_bench(
     target: Annotated[Target, typer.Option(help="What runs them.")] = Target.OPENVINO,
 ) -> None:
     """Frames per second of the inspector at each precision, on the bundle's golden frames."""
-    import time
-
     from engines.build import build_inspector
 
     chosen = find_bundle(bundle, None, None)

@@ -29,3 +29,7 @@ class StationBusyError(RefusedError):
 
 class OutOfServiceError(ApplianceError):
     """Stop, so that the service is started anew: disk or engine gone. Frames stay pending."""
+
+
+class NotNowError(OutOfServiceError):
+    """Nothing can be stored for now: no room, or another process holds the log. Frames stay pending until it can."""

@@ -25,6 +25,15 @@ BUNDLE_SWITCHED = "bundle.switched"
 BUNDLE_REFUSED = "bundle.refused"
 GPU_OFF = "gpu.off"
 DECODER_DIED = "decoder.died"
+EVENT_LOST = "event.lost"
+DISK_FULL = "disk.full"
+DISK_BACK = "disk.back"
+GOLDEN_ASKED = "golden.asked"
+GOLDEN_PASSED = "golden.passed"
+GOLDEN_FAILED = "golden.failed"
+CRASHED = "screener.crashed"
+SUSPECT = "frame.suspect"
+BACKING_OFF = "screener.backing_off"
 
 
 def configure(level: int = logging.INFO) -> None:

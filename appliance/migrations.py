@@ -114,4 +114,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX frames_by_sha256 ON frames (sha256);
     CREATE INDEX verdicts_for_whatif ON verdicts (frame_id, seq, verdict, class, score);
     """,
+    """
+    CREATE INDEX events_by_kind ON events (kind);
+    """,
 )

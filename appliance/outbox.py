@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from appliance.errors import OutboxBlockedError, OutOfServiceError
+from appliance.errors import NotNowError, OutboxBlockedError, OutOfServiceError
 from appliance.frame import stem_of
 from appliance.verdict import document
 
@@ -46,6 +46,7 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
 
     Raises:
         OutboxBlockedError: this name cannot be had: a folder stands there, or the path is too long.
+        NotNowError: there is no room.
         OutOfServiceError: the disk does not take it.
     """
     body = json.dumps(document(row), ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -59,8 +60,13 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        kind = OutboxBlockedError if error.errno in _BLOCKED else OutOfServiceError
+        kind = OutboxBlockedError if error.errno in _BLOCKED else NotNowError if is_full(error) else OutOfServiceError
         raise kind(f"{path}: {error.strerror}") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk or a quota has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_folder(folder: Path) -> None:

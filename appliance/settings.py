@@ -92,6 +92,8 @@ class EngineSettings(_Section):
     max_batch: int = Field(16, ge=1, le=1024, description="frames at once on a GPU, at most")
     batch_wait_ms: float = Field(5.0, ge=0, le=1000, description="longest wait for a batch on a GPU to fill")
 
+    golden_s: float = Field(3600.0, ge=1, description="seconds between two measurements of the golden frames")
+
     @model_validator(mode="after")
     def _fits(self) -> EngineSettings:
         self.choice  # noqa: B018  (its errors name what does not fit)
@@ -121,6 +123,7 @@ class DiskSettings(_Section):
     """The station's disk."""
 
     low_bytes: int = Field(500_000_000, ge=0, description="less free space than this: not ready")
+    stop_bytes: int = Field(100_000_000, ge=0, description="less free space than this: nothing is screened")
     keep_images: bool = Field(True, description="keep the stretched image and unseen map of each frame in images.db")
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 from sqlite_utils import Database
 
-from appliance.errors import OutOfServiceError, RefusedError
+from appliance.errors import NotNowError, OutOfServiceError, RefusedError
 from appliance.frame import Frame
 from appliance.labels import Label, Origin, Rename, by_frame, fields_of
 from appliance.migrations import MIGRATIONS
 from appliance.verdict import Row, now_utc
 
 BUSY_MS = 5000
+ROOM_FOR_A_ROW = 1 << 16  # bytes; less is a full disk, whatever SQLite calls it
 NETWORK_FILE_SYSTEMS = (
     "nfs",
     "nfs4",
@@ -67,6 +68,20 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _out_of_service(path: Path, error: sqlite3.OperationalError) -> OutOfServiceError:
+    """Why a log cannot be written. A shared-memory file that cannot grow is no I/O error but a full disk, too."""
+    kind = error.sqlite_errorcode & 0xFF
+    not_now = kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY) or (
+        kind == sqlite3.SQLITE_IOERR and _free_bytes(path) < ROOM_FOR_A_ROW
+    )
+    return (NotNowError if not_now else OutOfServiceError)(f"{path}: {error}")
+
+
+def _free_bytes(path: Path) -> int:
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize
+
+
 class VerdictLog:
     """The log, open for writing (the screener; labels and specs from the API) or for reading only.
 
@@ -96,6 +111,10 @@ class VerdictLog:
                 self._connection.execute("PRAGMA synchronous=FULL")
             self.database = Database(self._connection)
             self._check_version()
+        except sqlite3.OperationalError as error:
+            if _free_bytes(path) < ROOM_FOR_A_ROW:
+                raise _out_of_service(path, error) from error
+            raise RefusedError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise RefusedError(
                 f"{path}: {error}; move it away and restore a backup, or start with an empty one"
@@ -121,7 +140,8 @@ class VerdictLog:
         """One durable transaction: all of it or nothing.
 
         Raises:
-            OutOfServiceError: SQLite could not write (disk full or gone).
+            NotNowError: there is no room, or another process holds the log.
+            OutOfServiceError: SQLite could not write.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -133,7 +153,7 @@ class VerdictLog:
                 raise
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise OutOfServiceError(f"{self.path}: {error}") from error
+            raise _out_of_service(self.path, error) from error
 
     # --- frames and verdicts -------------------------------------------------------------------------------------
 
@@ -324,6 +344,11 @@ class VerdictLog:
         """Append what happened to the station."""
         with self._transaction() as db:
             db.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (now_utc(), kind, json.dumps(detail)))
+
+    def events(self, kind: str) -> list[Row]:
+        """All events of a kind, oldest first, their details read."""
+        rows = self._rows("SELECT * FROM events WHERE kind = ? ORDER BY id", (kind,))
+        return [row | {"detail": json.loads(row["detail"])} for row in rows]
 
     def newest_event(self, kind: str) -> Row | None:
         """The newest event of a kind, its detail read."""

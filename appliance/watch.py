@@ -176,6 +176,11 @@ class Watcher:
         if seen := self._seen.get(candidate.relative):
             seen.offered, seen.patient = False, seen.fingerprint == candidate.fingerprint
 
+    def offer_again(self, candidate: Candidate) -> None:
+        """Nothing is wrong with the file, only its time had not come: again at the next look."""
+        if seen := self._seen.get(candidate.relative):
+            seen.offered = False
+
     def _look(
         self, relative: str, fingerprint: Fingerprint, sidecar: bool, closed: set[str], now: float
     ) -> Candidate | None:

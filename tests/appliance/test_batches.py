@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from appliance.daemon import Screener
 from appliance.pipeline import Line
+from appliance.screener import Screener
 from appliance.screening import OneShot, find_targets
 from appliance.settings import Settings
 from appliance.station import Station

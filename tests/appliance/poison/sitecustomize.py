@@ -1,9 +1,11 @@
-"""Makes decoding processes, and no others, die of files that begin with a word; put on PYTHONPATH by tests."""
+"""Faults for tests that put this folder on PYTHONPATH: decoders die of files that begin with a word, engines of frames
+of a certain width, and drift while a file lies in the folder UMBRA_POISON.
+"""
 
+import os
 import sys
 
 if "appliance.decode_worker" in sys.orig_argv:
-    import os
     import resource
     import signal
     import time
@@ -38,3 +40,33 @@ if "appliance.decode_worker" in sys.orig_argv:
         return before(content, name)
 
     decoders._decoder_of = decoder_of  # type: ignore[assignment]
+
+if "appliance.cli" in sys.orig_argv and "run" in sys.orig_argv and "UMBRA_POISON" in os.environ:
+    import signal
+    import time
+    from collections.abc import Sequence
+    from dataclasses import replace
+    from pathlib import Path
+
+    from engines import EngineFaultError, Measurement, cpu_inspector
+    from kernels import RawFrame
+
+    folder = Path(os.environ["UMBRA_POISON"])
+    measure_well = cpu_inspector.CpuInspector.measure
+
+    def measure(self: cpu_inspector.CpuInspector, frames: Sequence[RawFrame]) -> list[Measurement]:
+        for frame in frames:
+            if frame.width == 301:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if frame.width == 302:
+                time.sleep(3600)
+            if frame.width == 303:
+                raise EngineFaultError("engine of a test: it broke")
+        found = measure_well(self, frames)
+        if (folder / "drift").exists():
+            return [
+                m if m.inspection is None else replace(m, inspection=replace(m.inspection, level=9.5)) for m in found
+            ]
+        return found
+
+    cpu_inspector.CpuInspector.measure = measure  # type: ignore[method-assign]

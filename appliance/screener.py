@@ -1,0 +1,370 @@
+"""The screener: one loop that watches, decodes ahead, screens, and says how it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Any
+
+from appliance import log as events
+from appliance.api.process import ApiProcess
+from appliance.black_box import BlackBox, FrameKey
+from appliance.errors import FrameVanishedError, NotNowError, OutOfServiceError
+from appliance.fitness import DiskGate, GoldenWatch
+from appliance.frame import Frame
+from appliance.journal import Journal
+from appliance.notify import notify
+from appliance.outbox import is_full
+from appliance.pipeline import Line
+from appliance.sandbox import Sandbox
+from appliance.station import Station
+from appliance.switch import BundleSwitch
+from appliance.verdict import Row, now_utc
+from appliance.verdict_log import VerdictLog
+from appliance.watch import Candidate, Watcher
+
+DECODE_AHEAD = 3  # frames decoded while one is inferred
+DECODED_BYTES = 1 << 30  # of frames decoded ahead for a GPU: bounds the memory
+HEARTBEAT_S = 1.0
+PAUSE_S = 0.2
+OUTBOX_CURSOR = "outbox"
+CRASHES_PER_FRAME = 2
+
+Taken = tuple[Candidate, Frame]
+
+_log = events.get()
+
+
+class Stop:
+    """Whether somebody asked the process to end; a signal handler."""
+
+    asked = False
+
+    def __call__(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Ask."""
+        self.asked = True
+
+
+@dataclass(slots=True)
+class Screener:
+    """Screens one station until told to stop.
+
+    Attributes:
+        station: its folders and settings.
+        line: where frames go.
+        log: the verdict log.
+        api: the HTTP server's process, or None.
+        switch: follows what is activated while this runs; None where the bundle is fixed.
+        black_box: where frames in hand are written down, or None.
+        stop: whether to stop after the frame in hand.
+        on_verdict: called with each new verdict's row.
+    """
+
+    station: Station
+    line: Line
+    log: VerdictLog
+    api: ApiProcess | None = None
+    switch: BundleSwitch | None = None
+    black_box: BlackBox | None = None
+    stop: Stop = field(default_factory=Stop)
+    on_verdict: Callable[[Row], None] = lambda _row: None
+    _journal: Journal = field(init=False)
+    _disk: DiskGate = field(init=False)
+    _golden: GoldenWatch = field(init=False)
+    _watcher: Watcher = field(init=False)
+    _ready: deque[Candidate] = field(default_factory=deque)
+    _decoding: deque[tuple[Candidate, Future[Frame]]] = field(default_factory=deque)
+    _sandbox: Sandbox = field(init=False)
+    _caught_up: bool = False
+    _suspects: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _started_at: str = field(default_factory=now_utc)
+    _screened: int = 0
+    _rate: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+    _next_heartbeat: float = 0.0
+    _inbox_present: bool = True
+    _cursor: int = 0
+    _largest: int = 1  # bytes of a frame
+    _unfinished: dict[tuple[str, str], Row] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._watcher = Watcher(self.station.inbox, self.station.settings.watch)
+        self._sandbox = Sandbox(self.station.settings)
+        self._cursor = self.log.cursor(OUTBOX_CURSOR)
+        self._journal = Journal(self.log)
+        self._disk = DiskGate(self.station, self._journal)
+        self._golden = GoldenWatch(self.station, self._journal)
+        for event in self.log.events(events.SUSPECT):
+            self._suspects[event["detail"]["path"], event["detail"]["sha256"]] += 1
+
+    def run(self) -> None:
+        """Screen until stopped.
+
+        Raises:
+            OutOfServiceError, EngineFaultError: the process must end; frames stay pending.
+        """
+        self._watcher.start()
+        notify("READY=1")
+        _log.info(events.STARTED, station=str(self.station.root), bundle=self.line.inspector.bundle.identity,
+                  engine=self.line.inspector.engine)  # fmt: skip
+        try:
+            while not self.stop.asked:
+                try:
+                    self._heartbeat()
+                    if self._reason_to_pause() is None:
+                        self._step()
+                        continue
+                except NotNowError as error:
+                    self._disk.refused(error)
+                time.sleep(PAUSE_S)
+        finally:
+            self._shut_down()
+
+    def _reason_to_pause(self) -> str | None:
+        """Why nothing is screened now; frames stay pending."""
+        return self._disk.reason or self._golden.reason
+
+    def _step(self) -> None:
+        """Screen the next batch, or wait for one.
+
+        Raises:
+            NotNowError: nothing can be stored for now; the frames in hand will be looked at again.
+        """
+        if not self._caught_up:
+            self._publish_what_was_committed()
+        self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
+        self._decode_ahead()
+        if self._decoding:
+            self._screen_batch()
+        else:
+            self._watcher.wait(min(HEARTBEAT_S, self.station.settings.watch.rescan_s))
+
+    def _publish_what_was_committed(self) -> None:
+        """Verdicts whose file may be missing because the last process died between commit and rename.
+
+        Their frames may still lie in the inbox: they have their verdict, whichever bundle gave it.
+        """
+        while rows := self.log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self._cursor,)):
+            for row in rows:
+                self.line.publish(row)
+                self._cursor = row["seq"]
+                if (self.station.inbox / row["path"]).exists():
+                    self._unfinished[row["path"], row["sha256"]] = row
+            _log.info(events.REPUBLISHED, first=rows[0]["seq"], last=self._cursor)
+        self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+        self._caught_up = True
+
+    def _follow_activation(self) -> None:
+        """Change the bundle between two frames, where another one was activated and passed the golden gate."""
+        if self.switch is not None and (inspector := self.switch.poll(self.log)) is not None:
+            before = self.line.inspector
+            self.line = replace(self.line, inspector=inspector)
+            before.close()
+            self._golden.passed()
+            self._journal.note(events.BUNDLE_SWITCHED, level=logging.INFO, bundle=inspector.bundle.identity,
+                               engine=inspector.engine)  # fmt: skip
+
+    def _decode_ahead(self) -> None:
+        while self._ready and len(self._decoding) < self._room():
+            candidate = self._ready.popleft()
+            self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
+
+    def _room(self) -> int:
+        """How many frames may be decoded ahead: two batches, as far as frames like the largest one seen leave memory."""
+        return max(DECODE_AHEAD, min(2 * self.line.inspector.batch, DECODED_BYTES // self._largest))
+
+    def _screen_batch(self) -> None:
+        """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once."""
+        new: list[Taken] = []
+        for candidate, decoded in self._next_decoded():
+            frame = self._take(candidate, decoded)
+            if frame is None:
+                continue
+            row = self._unfinished.pop((frame.identity.path, frame.sha256), None)
+            if row is None:
+                new.append((candidate, frame))
+            else:
+                self._finish(candidate, frame, row)
+        for together in self._apart(new):
+            self._screen_together(together)
+
+    def _apart(self, new: Sequence[Taken]) -> Iterator[Sequence[Taken]]:
+        """Frames that were in hand when the screener died are measured alone: the next death shows which one it is."""
+        harmless = [t for t in new if not self._suspects[_key(t[1])]]
+        if harmless:
+            yield harmless
+        yield from ([t] for t in new if self._suspects[_key(t[1])])
+
+    def _screen_together(self, taken: Sequence[Taken]) -> None:
+        """Judge, commit, publish and put away.
+
+        Raises:
+            NotNowError: the disk does not take one; it and the following ones will be looked at again.
+        """
+        self._hold([_key(frame) for _, frame in taken])
+        rows = self.line.screen([frame for _, frame in taken])
+        done = 0
+        try:
+            for (candidate, frame), row in zip(taken, rows, strict=True):
+                self._finish(candidate, frame, row)
+                done += 1
+                self._heartbeat()  # all of them are measured: a change of the bundle here takes nothing from them
+        except OutOfServiceError:  # of which no frame is guilty
+            for candidate, _ in taken[done:]:
+                self._watcher.offer_again(candidate)
+            self._hold(())
+            raise
+        self._hold(())
+
+    def _hold(self, keys: Sequence[FrameKey]) -> None:
+        if self.black_box is not None:
+            self.black_box.hold(keys)
+
+    def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
+        """The next file that is being decoded; with a GPU those that are decoded within the waiting time, too."""
+        first = self._decoding.popleft()
+        self._decode_ahead()
+        yield first
+        end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
+        for _ in range(min(self.line.inspector.batch, self._room()) - 1):
+            if not self._decoding or not wait([self._decoding[0][1]], max(0.0, end - time.monotonic())).done:
+                break
+            following = self._decoding.popleft()
+            self._decode_ahead()
+            yield following
+
+    def _take(self, candidate: Candidate, decoded: Future[Frame]) -> Frame | None:
+        """A decoded file; None where it must be looked at again."""
+        try:
+            frame = self._await(decoded)
+        except FrameVanishedError as error:
+            self._look_again(candidate, str(error))
+            return None
+        if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
+            self._watcher.defer(candidate)  # perhaps its writer only pauses
+            return None
+        self._largest = max(self._largest, frame.file_bytes)
+        if self._suspects[_key(frame)] >= CRASHES_PER_FRAME:
+            reason = f"the screener died {self._suspects[_key(frame)]} times while this frame was measured"
+            return replace(frame, raw=None, unreadable=reason)
+        return frame
+
+    def _finish(self, candidate: Candidate, frame: Frame, row: Row) -> None:
+        """Tell of a verdict that is committed and published, and put its file away."""
+        if row["seq"] > self._cursor:
+            self._cursor = row["seq"]
+            self._screened += 1
+            self._rate.append(time.monotonic())
+            self.on_verdict(row)
+            _log.info(events.SCREENED, **{k: row[k] for k in (
+                "seq", "path", "sha256", "verdict", "reason", "class", "level", "score", "spec", "bundle", "engine",
+                "ms_decode", "ms_inspect", "ms_total")})  # fmt: skip
+        self._put_away(candidate, frame)
+
+    def _await(self, decoded: Future[Frame]) -> Frame:
+        """The decoded frame; a long one does not keep the watchdog hungry.
+
+        Raises:
+            FrameVanishedError: the file is gone or changed.
+        """
+        while not wait([decoded], timeout=HEARTBEAT_S).done:
+            self._heartbeat()
+        return decoded.result()
+
+    def _look_again(self, candidate: Candidate, reason: str) -> None:
+        """A file that went, changed in our hands, or may not be opened; the last is left where it is, and said."""
+        kind = events.STUCK if candidate.path.exists() else events.VANISHED
+        if kind == events.STUCK and candidate.rested_s < self.station.settings.watch.incomplete_s:
+            self._watcher.defer(candidate)
+            return
+        self._journal.note(kind, path=candidate.relative, reason=reason)
+        self._watcher.settle(candidate)
+
+    def _put_away(self, candidate: Candidate, frame: Frame) -> None:
+        try:
+            moved = self.line.put_away(frame, candidate.relative, candidate.fingerprint)
+        except OSError as error:
+            if is_full(error):
+                raise NotNowError(f"{candidate.relative}: {error.strerror}") from error
+            self._journal.note(events.STUCK, level=logging.ERROR, path=candidate.relative, reason=str(error))
+            self._watcher.settle(candidate)
+            return
+        if moved is None:
+            self._watcher.defer(candidate)
+        else:
+            self._watcher.settle(candidate)
+
+    def _heartbeat(self) -> None:
+        """Once a second: feed the watchdog, look at disk, engines, inbox and decoders, follow activations, keep the API
+        alive, remember the cursor, publish the state.
+        """
+        now = time.monotonic()
+        if now < self._next_heartbeat:
+            return
+        self._next_heartbeat = now + HEARTBEAT_S
+        notify("WATCHDOG=1")
+        self._disk.look()
+        self._follow_activation()
+        self._golden.look(self.line.inspector)
+        if self._watcher.present != self._inbox_present:
+            self._inbox_present = self._watcher.present
+            self._journal.note(
+                events.INBOX_BACK if self._inbox_present else events.INBOX_GONE, inbox=str(self.station.inbox)
+            )
+        for death in self._sandbox.deaths():
+            self._journal.note(events.DECODER_DIED, level=logging.ERROR, path=death.relative, reason=death.reason,
+                               given_up=death.last)  # fmt: skip
+        if self.api is not None:
+            self.api.keep_alive()
+        try:
+            self._remember()
+        except NotNowError as error:
+            self._disk.refused(error)
+
+    def _remember(self) -> None:
+        """Store the cursor and publish the state."""
+        try:
+            self.station.write_state(self.state())
+        except OSError as error:
+            if not is_full(error):
+                raise
+            _log.error(events.EVENT_LOST, kind="state", reason=str(error))
+        if self._caught_up and self.log.cursor(OUTBOX_CURSOR) != self._cursor:
+            self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
+
+    def state(self) -> dict[str, Any]:
+        """What the screener is doing, as state.json holds it."""
+        gone = None if self._inbox_present else f"inbox {self.station.inbox} is not there"
+        reasons = [reason for reason in (self._disk.reason, self._golden.reason, gone) if reason is not None]
+        recent = [t for t in self._rate if time.monotonic() - t < 60]
+        span = time.monotonic() - recent[0] if len(recent) > 1 else 0.0
+        return {
+            "at": now_utc(), "pid": os.getpid(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
+            "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
+            "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
+            "decoders_died": self._sandbox.died, "golden": self._golden.told,
+            "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
+            "activation": self.switch.state() if self.switch else None,
+        }  # fmt: skip
+
+    def _shut_down(self) -> None:
+        notify("STOPPING=1")
+        self._sandbox.close()
+        if self.switch is not None:
+            self.switch.close()
+        self._watcher.stop()
+        try:
+            self._remember()
+            self.station.write_state(self.state() | {"ready": False, "reasons": ["the screener is stopped"]})
+        except (NotNowError, OSError) as error:  # the next one starts from what is committed
+            _log.error(events.EVENT_LOST, kind="state", reason=str(error))
+        _log.info(events.STOPPED, screened=self._screened)
+
+
+def _key(frame: Frame) -> FrameKey:
+    return frame.identity.path, frame.sha256

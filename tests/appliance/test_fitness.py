@@ -1,0 +1,182 @@
+"""Engines that drift, crash, break or hang, in a real daemon; and how its successors behave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.black_box import LONGEST_PAUSE_S, BlackBox
+from appliance.formats import write_frame
+from appliance.station import Station
+from appliance.verdict_log import VerdictLog
+from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.test_cli import umbra
+from tests.conftest import dark
+
+POISON = Path(__file__).parent / "poison"
+
+
+@pytest.fixture
+def poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "poison"
+    folder.mkdir()
+    monkeypatch.setenv("PYTHONPATH", str(POISON))
+    monkeypatch.setenv("UMBRA_POISON", str(folder))
+    return folder
+
+
+def wide(station: Station, name: str, width: int) -> Path:
+    """A frame that the poisoned engines do not take."""
+    made = write_frame(station.root / "scratch", name, dark(300, width), bits=8, format_name="tiff")
+    target = station.inbox / "P" / "L" / made.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return made.rename(target)
+
+
+def state(station: Station) -> dict[str, Any]:
+    return station.read_state() or {}
+
+
+def kinds(station: Station) -> list[str]:
+    log = VerdictLog(station.database, readonly=True)
+    try:
+        return [event["kind"] for event in reversed(log.table("events"))]
+    finally:
+        log.close()
+
+
+def test_engines_that_drift_judge_nothing_until_they_are_well(station: Station, poison: Path) -> None:
+    with (station.root / "umbra.toml").open("a") as settings:
+        settings.write("[engine]\ngolden_s = 1.0\n")
+    running = Daemon(station, api=False)
+    running.wait_ready()
+    drop(station, "before")
+    wait_until(lambda: "P/L/before.json" in outbox(station), "a verdict")
+    (poison / "drift").touch()
+    wait_until(lambda: not state(station)["ready"], "not ready")
+    assert "a golden frame measures otherwise" in state(station)["reasons"][0]
+    assert state(station)["golden"]["passed"] is False
+    waiting = drop(station, "meanwhile")
+    looked = state(station)["golden"]["at"]
+    wait_until(lambda: state(station)["golden"]["at"] > looked, "it was measured again")
+    assert waiting.exists()
+    assert len(outbox(station)) == 1
+    refused = umbra("engines", "check", "--station", station.root, expect=1)
+    assert "a golden frame measures otherwise" in " ".join(refused.stderr.split())
+    (poison / "drift").unlink()
+    wait_until(lambda: "P/L/meanwhile.json" in outbox(station), "the pending frame's verdict")
+    assert state(station)["ready"]
+    assert "golden frames within" in umbra("engines", "check", "--station", station.root).stdout
+    assert kinds(station).count("golden.failed") >= 1
+    assert "golden.passed" in kinds(station)
+    assert running.stop() == 0
+
+
+def test_golden_frames_are_measured_on_demand_without_a_screener(station: Station) -> None:
+    assert "golden frames within" in umbra("engines", "check", "--station", station.root).stdout
+
+
+def until_all_have_verdicts(station: Station, count: int) -> int:
+    """Start daemons as systemd does until so many frames are judged; how many it took."""
+    starts = 0
+    while len(outbox(station)) < count:
+        running = Daemon(station, api=False)
+        starts += 1
+        wait_until(
+            lambda: running.process.poll() is not None or len(outbox(station)) == count,  # noqa: B023
+            "it dies, or all are judged",
+        )
+        running.stop()
+    return starts
+
+
+@pytest.mark.parametrize(("width", "how"), [(301, "Segmentation fault"), (303, "EngineFaultError")])
+def test_a_frame_that_kills_the_screener_twice_is_quarantined(
+    width: int, how: str, station: Station, poison: Path
+) -> None:
+    drop(station, "before", seed=1)
+    wide(station, "poison", width)
+    drop(station, "beside", seed=2)
+    assert until_all_have_verdicts(station, 3) == 3
+    files = outbox(station)
+    assert files["P/L/poison.json"]["verdict"] == "RETEST"
+    assert (station.quarantine / "P" / "L" / "poison.tif").exists()
+    assert files["P/L/poison.json"]["reason"] == "unreadable: the screener died 2 times while this frame was measured"
+    assert files["P/L/before.json"]["noise"] is not None
+    assert files["P/L/beside.json"]["noise"] is not None
+    log = VerdictLog(station.database, readonly=True)
+    suspects = log.events("frame.suspect")
+    assert [s["detail"]["path"] for s in suspects] == ["P/L/poison.tif"] * 2
+    assert how in suspects[0]["detail"]["how"]
+    assert how in log.events("screener.crashed")[0]["detail"]["how"]
+    log.close()
+
+
+def test_frames_in_hand_at_a_kill_are_no_suspects(station: Station, poison: Path) -> None:
+    wide(station, "hangs", 302)
+    for _ in range(3):
+        running = Daemon(station, api=False)
+        running.wait_ready()
+        wait_until(lambda: b"hangs" in (station.root / ".in-hand").read_bytes(), "it is in hand")
+        running.kill()
+    assert "frame.suspect" not in kinds(station)
+
+
+def test_a_wedged_engine_starves_the_watchdog_and_is_blamed(
+    station: Station, poison: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(30)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    running = Daemon(station, api=False)
+    while b"READY=1" not in manager.recv(4096):
+        pass
+    for _ in range(2):
+        assert b"WATCHDOG=1" in manager.recv(4096)
+    wide(station, "hangs", 302)
+    manager.settimeout(4)  # the heart beats once a second
+    with pytest.raises(TimeoutError):
+        while True:
+            manager.recv(4096)
+    os.kill(running.process.pid, signal.SIGABRT)  # as systemd's watchdog does
+    assert running.wait_ended() == -signal.SIGABRT
+    again = Daemon(station, api=False)
+    wait_until(lambda: "frame.suspect" in kinds(station), "the frame is a suspect")
+    again.kill()
+    manager.close()
+
+
+def test_deaths_in_a_row_make_longer_pauses(station: Station) -> None:
+    now = 1000.0
+    pauses = []
+    for _ in range(9):
+        box = BlackBox(station, clock=lambda: now)
+        pauses.append(box.pause_s)
+        box.failed(RuntimeError("engine gone"))
+        box.close()
+    assert pauses == [0, 0, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    now += 3600
+    box = BlackBox(station, clock=lambda: now)
+    assert box.pause_s == 0
+    assert box.crash is not None
+    assert box.crash.how == "RuntimeError: engine gone"
+    box.close()
+
+
+def test_a_screener_that_backs_off_says_so_and_can_be_stopped(station: Station) -> None:
+    for _ in range(8):
+        box = BlackBox(station)
+        box.failed(RuntimeError("engine gone"))
+        box.close()
+    running = Daemon(station, api=False)
+    wait_until(lambda: any("it waits 60 s" in r for r in state(station).get("reasons", [])), "the reason")
+    began = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began < 5
