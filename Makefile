@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling gpu pycuda kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling chaos gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -84,6 +84,9 @@ left-out-dark: $(VENV)/.dev ## rings, bands and failures that a UNet never saw, 
 labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours on two cores; goes on where it was stopped
 	$(BIN)/python -m benchmarks.active_labeling --data $(REAL_DATA) $(ARGS)
 
+chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
+	$(BIN)/python -m tests.reliability.kills $(ARGS)
+
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu
 	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck synccheck; do \
@@ -104,7 +107,10 @@ pycuda: $(VENV)/.dev ## pycuda without a GPU or CUDA, and what uses it on an emu
 kernel-report: $(VENV)/.dev ## registers, shared memory and spills of the CUDA kernels, as nvcc reports them
 	$(BIN)/python -m benchmarks.gpu.compiled
 
-bench-gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
+bench-chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
+	$(BIN)/python -m tests.reliability.kills $(ARGS)
+
+gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
 	$(BIN)/python -m benchmarks.gpu.bench_gpu $(ARGS)
 
 golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,5 +114,7 @@ def _list(descriptor: int) -> list[Any]:
 
 
 def _write(descriptor: int, text: str) -> None:
+    """Some file systems want room even for what is written in place: then nothing is known of this death."""
     content = text.encode(errors="replace")
-    os.pwrite(descriptor, (content if len(content) < ROOM else content[: ROOM - 1]) + b"\0", 0)
+    with suppress(OSError):
+        os.pwrite(descriptor, (content if len(content) < ROOM else content[: ROOM - 1]) + b"\0", 0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -36,6 +38,19 @@ SUSPECT = "frame.suspect"
 BACKING_OFF = "screener.backing_off"
 
 
+class _Stderr:
+    """Standard error, whose reader may be gone and whose disk may be full: a lost line stops nobody."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return sys.stderr.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+
 def configure(level: int = logging.INFO) -> None:
     """Set structlog up for a service: ISO times in UTC, JSON, standard error."""
     structlog.configure(
@@ -46,7 +61,7 @@ def configure(level: int = logging.INFO) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
 

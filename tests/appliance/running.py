@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,17 @@ def api_of(station: Station) -> Iterator[httpx.Client]:
 class Daemon:
     """`umbra run` on a station."""
 
-    def __init__(self, station: Station, *, api: bool = True, bundle: str | None = None) -> None:
+    def __init__(
+        self, station: Station, *, api: bool = True, bundle: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.station = station
-        self._log = (station.root / "test.log").open("ab")
         (station.root / "api.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station.root)]
         options = [*([] if api else ["--no-api"]), *([] if bundle is None else ["--bundle", bundle])]
-        self.process = subprocess.Popen([*command, *options], stderr=self._log)
+        surroundings = None if environment is None else os.environ | dict(environment)
+        with (station.root / "test.log").open("ab") as log:
+            self.process = subprocess.Popen([*command, *options], stderr=log, env=surroundings)
 
     def wait_ready(self) -> None:
         def ready() -> bool:
@@ -82,21 +85,16 @@ class Daemon:
         return url
 
     def kill(self) -> None:
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
-        self._log.close()
 
     def wait_ended(self) -> int:
-        code = self.process.wait(DEADLINE_S)
-        self._log.close()
-        return code
+        return self.process.wait(DEADLINE_S)
 
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.terminate()
-        code = self.process.wait(30)
-        self._log.close()
-        return code
+        return self.process.wait(30)
 
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         lines = (self.station.root / "test.log").read_text().splitlines()
