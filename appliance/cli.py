@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from appliance.cli_bundle import bundle_app, engines_app
+from appliance.cli_care import care_app
 from appliance.cli_labels import labels_app
 from appliance.cli_loop import loop_app
 from appliance.cli_rank import rank_app
@@ -51,6 +52,7 @@ app.add_typer(loop_app, name="loop")
 app.add_typer(report_app, name="report")
 app.add_typer(training_app)
 app.add_typer(rank_app)
+app.add_typer(care_app)
 
 
 class OutputFormat(StrEnum):

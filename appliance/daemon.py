@@ -21,6 +21,8 @@ from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector
 
+LOOK_FOR_DAMAGE_S = 1.0
+
 _log = events.get()
 
 
@@ -117,6 +119,7 @@ def _run(station: Station, bundle: str | None, api: ApiProcess | None, black_box
     """Open the log, build the engines, screen."""
     _say_not_ready(station, "engines are being built")
     log = VerdictLog(station.database)
+    log.check(seconds=LOOK_FOR_DAMAGE_S)
     images = _open_images(station)
     try:
         if black_box.crash is not None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
+from appliance.log_file import NETWORK_FILE_SYSTEMS, file_system_of
 from appliance.station import Station
-from appliance.verdict_log import NETWORK_FILE_SYSTEMS, VerdictLog, file_system_of
+from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu, gpu_state
 from engines.build import build_inspector, check_golden
 from engines.inspector import Inspector

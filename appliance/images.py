@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Container
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,6 +14,8 @@ from numpy.typing import NDArray
 
 from engines import Measurement
 
+CHUNK = 500  # rows deleted at once: the screener does not wait long
+LARGEST = (1 << 63) - 1
 _FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -33,6 +37,7 @@ class ImageStore:
         uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
         self._connection = sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False, isolation_level=None)
         if not readonly:
+            self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table: room is given back
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=OFF")  # losing a picture loses no verdict
             self._connection.execute(
@@ -53,9 +58,59 @@ class ImageStore:
         row = self._connection.execute("SELECT image, unseen FROM images WHERE frame_id = ?", (frame_id,)).fetchone()
         return (row[0], row[1]) if row else None
 
+    def size(self) -> int:
+        """Bytes that pictures take."""
+        pages, free, page = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * page)
+
+    def forget(self, *, kept: Container[int], up_to: int = LARGEST, count: int = LARGEST) -> int:
+        """Delete the oldest pictures.
+
+        Args:
+            kept: numbers of frames whose pictures stay.
+            up_to: largest number of a frame whose pictures go.
+            count: how many at most.
+
+        Returns:
+            How many frames lost theirs.
+        """
+        oldest = self._connection.execute("SELECT frame_id FROM images WHERE frame_id <= ? ORDER BY frame_id", (up_to,))
+        due = list(islice(((row[0],) for row in oldest if row[0] not in kept), count))
+        for start in range(0, len(due), CHUNK):
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany("DELETE FROM images WHERE frame_id = ?", due[start : start + CHUNK])
+            self._connection.execute("COMMIT")
+        return len(due)
+
+    def shrink(self) -> None:
+        """Give the room of deleted pictures back to the disk."""
+        if self._connection.execute("PRAGMA auto_vacuum").fetchone()[0] == 0:
+            self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # a store of an earlier version: once
+            self._connection.execute("VACUUM")
+        self._connection.executescript("PRAGMA incremental_vacuum;")  # execute() gives back a single page
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def newest(self) -> int:
+        """Largest number of a frame with pictures; 0 where there is none."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(frame_id), 0) FROM images").fetchone()[0])
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+
+def newest_frame(path: Path) -> int:
+    """Largest number of a frame whose pictures a store keeps; 0 where it has none, or is missing or damaged."""
+    if not path.exists():
+        return 0
+    try:
+        with closing(ImageStore(path, readonly=True)) as store:
+            return store.newest()
+    except sqlite3.Error:
+        return 0
 
 
 def kept_pictures(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:

@@ -116,5 +116,22 @@ MIGRATIONS: tuple[str, ...] = (
     """,
     """
     CREATE INDEX events_by_kind ON events (kind);
+    CREATE INDEX frames_by_time ON frames (first_seen_at);
+
+    CREATE TABLE horizons (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        before TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE TRIGGER horizons_stay BEFORE UPDATE ON horizons BEGIN SELECT RAISE(ABORT, 'horizons are append-only'); END;
+    DROP TRIGGER frames_are_kept;
+    DROP TRIGGER verdicts_are_kept;
+    CREATE TRIGGER verdicts_are_kept BEFORE DELETE ON verdicts
+        WHEN OLD.decided_at >= COALESCE((SELECT MAX(before) FROM horizons), '')
+        BEGIN SELECT RAISE(ABORT, 'verdicts are append-only'); END;
+    CREATE TRIGGER frames_are_kept BEFORE DELETE ON frames
+        WHEN EXISTS (SELECT 1 FROM verdicts WHERE frame_id = OLD.id)
+            OR OLD.first_seen_at >= COALESCE((SELECT MAX(before) FROM horizons), '')
+        BEGIN SELECT RAISE(ABORT, 'frames are append-only'); END;
     """,
 )

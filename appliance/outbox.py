@@ -32,13 +32,19 @@ def outbox_paths(outbox: Path, row: Mapping[str, Any]) -> list[Path]:
     return [folder / f"{name}.json" for name in short]
 
 
+def told_by(path: Path) -> dict[str, Any] | None:
+    """The verdict that a file holds; None where it holds none."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and isinstance(told.get("seq"), int) else None
+
+
 def seq_of(path: Path) -> int | None:
     """Number of the verdict that a file holds; None where it holds none."""
-    try:
-        seq = json.loads(path.read_text(encoding="utf-8"))["seq"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return seq if isinstance(seq, int) else None
+    told = told_by(path)
+    return None if told is None else told["seq"]
 
 
 def publish(path: Path, row: Mapping[str, Any]) -> None:

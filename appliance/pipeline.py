@@ -14,7 +14,7 @@ from appliance.decide import decide
 from appliance.errors import OutboxBlockedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
-from appliance.outbox import outbox_paths, publish, seq_of, sync_folder
+from appliance.outbox import outbox_paths, publish, seq_of, sync_folder, told_by
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
@@ -133,11 +133,19 @@ class Line:
         """The first name that is free, or holds an earlier verdict on the same path."""
         paths = outbox_paths(self.station.outbox, row)
         for path in paths:
-            seq = seq_of(path)
-            holder = self.log.verdict(seq) if seq is not None else None
-            if (holder is None and not path.exists()) or (holder is not None and holder["path"] == row["path"]):
+            told = told_by(path)
+            if (told is None and not path.exists()) or (told is not None and self._is_earlier(told, row)):
                 return path
         return paths[-1]
+
+    def _is_earlier(self, told: Row, row: Row) -> bool:
+        """Whether a verdict file is of the same frame; what the log has forgotten is known by what it says itself."""
+        holder = self.log.verdict(told["seq"])
+        if holder is not None:
+            return bool(holder["path"] == row["path"])
+        return [told.get(key) for key in ("frame", "product", "lot")] == [
+            row[key] for key in ("name", "product", "lot")
+        ]
 
     def put_away(self, frame: Frame, relative: str, seen: Fingerprint) -> Path | None:
         """Move a judged file out of the inbox: to done/, or quarantine/ where it could not be read.

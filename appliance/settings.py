@@ -127,6 +127,25 @@ class DiskSettings(_Section):
     keep_images: bool = Field(True, description="keep the stretched image and unseen map of each frame in images.db")
 
 
+class RetentionSettings(_Section):
+    """What `umbra retain` deletes. 0: nothing for this reason. Labeled frames and their pictures stay."""
+
+    images_days: float = Field(0, ge=0, description="pictures of frames older than this")
+    images_bytes: int = Field(0, ge=0, description="the oldest pictures, until no more than this is left")
+    done_days: float = Field(0, ge=0, description="frames that lay in done/ longer")
+    done_bytes: int = Field(0, ge=0, description="the oldest frames in done/, until no more than this is left")
+    quarantine_days: float = Field(0, ge=0, description="files that lay in quarantine/ longer")
+    outbox_days: float = Field(0, ge=0, description="verdict files older than this")
+    verdicts_days: float = Field(0, ge=0, description="verdicts older than this; wants outbox_days no longer")
+    free_bytes: int = Field(0, ge=0, description="the oldest pictures, then frames in done/, until this much is free")
+
+    @model_validator(mode="after")
+    def _files_go_first(self) -> RetentionSettings:
+        if self.verdicts_days and not 0 < self.outbox_days <= self.verdicts_days:
+            raise ValueError(f"verdicts_days {self.verdicts_days:g}: wants outbox_days from 0 to as many")
+        return self
+
+
 class Settings(_Section):
     """All of umbra.toml."""
 
@@ -140,6 +159,7 @@ class Settings(_Section):
     limits: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
     disk: DiskSettings = DiskSettings()
+    retention: RetentionSettings = RetentionSettings()
     format: Annotated[
         tuple[RawFormat, ...], Field(description="geometry of headerless files, one [[format]] each")
     ] = ()

@@ -1,40 +1,19 @@
-"""umbra.db: the durable log of frames, verdicts, labels, specs, bundles and events (SQLite, WAL, synchronous=FULL)."""
+"""The durable log of frames, verdicts, labels, specs, bundles and events: what is written to umbra.db and read from it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlite_utils import Database
-
-from appliance.errors import NotNowError, OutOfServiceError, RefusedError
 from appliance.frame import Frame
 from appliance.labels import Label, Origin, Rename, by_frame, fields_of
-from appliance.migrations import MIGRATIONS
+from appliance.log_file import LogFile
+from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 
-BUSY_MS = 5000
-ROOM_FOR_A_ROW = 1 << 16  # bytes; less is a full disk, whatever SQLite calls it
-NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "glusterfs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-)
 _VERDICT_ROW = """
     SELECT v.*, f.path, f.sha256, f.name, f.product, f.lot, f.wafer, f.die_x, f.die_y, f.width, f.height
     FROM verdicts v JOIN frames f ON f.id = v.frame_id
@@ -42,118 +21,8 @@ _VERDICT_ROW = """
 _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
 
 
-def file_system_of(path: Path) -> str:
-    """Type of the file system that holds a path, as the kernel names it; "" where it cannot be told."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    here, found, longest = path.resolve(), "", -1
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4]))
-        if here.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = right.split()[0], len(point.parts)
-    return found
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process makes or migrates a log at a time: SQLite waits for no lock when it turns a file into WAL."""
-    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _out_of_service(path: Path, error: sqlite3.OperationalError) -> OutOfServiceError:
-    """Why a log cannot be written. A shared-memory file that cannot grow is no I/O error but a full disk, too."""
-    kind = error.sqlite_errorcode & 0xFF
-    not_now = kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY) or (
-        kind == sqlite3.SQLITE_IOERR and _free_bytes(path) < ROOM_FOR_A_ROW
-    )
-    return (NotNowError if not_now else OutOfServiceError)(f"{path}: {error}")
-
-
-def _free_bytes(path: Path) -> int:
-    found = os.statvfs(path.parent)
-    return found.f_bavail * found.f_frsize
-
-
-class VerdictLog:
-    """The log, open for writing (the screener; labels and specs from the API) or for reading only.
-
-    Args:
-        path: of umbra.db; made and migrated when opened for writing.
-        readonly: open an existing file without writing anything.
-
-    Raises:
-        RefusedError: on a network file system, of a newer schema, damaged, or missing when read-only.
-    """
-
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        self.path = path
-        if (kind := file_system_of(path.parent)) in NETWORK_FILE_SYSTEMS:
-            raise RefusedError(f"{path}: lies on {kind}; SQLite's WAL wants a local disk")
-        try:
-            uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
-            self._connection = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_MS / 1e3, check_same_thread=False, isolation_level=None
-            )
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA foreign_keys=ON")
-            if not readonly:
-                with _alone(path):
-                    self._connection.execute("PRAGMA journal_mode=WAL")
-                    self._migrate()
-                self._connection.execute("PRAGMA synchronous=FULL")
-            self.database = Database(self._connection)
-            self._check_version()
-        except sqlite3.OperationalError as error:
-            if _free_bytes(path) < ROOM_FOR_A_ROW:
-                raise _out_of_service(path, error) from error
-            raise RefusedError(f"{path}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise RefusedError(
-                f"{path}: {error}; move it away and restore a backup, or start with an empty one"
-            ) from error
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def _migrate(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
-
-    def _check_version(self) -> None:
-        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        if version != len(MIGRATIONS):
-            older = "; `umbra run` brings it up to date" if version < len(MIGRATIONS) else ""
-            raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}{older}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction: all of it or nothing.
-
-        Raises:
-            NotNowError: there is no room, or another process holds the log.
-            OutOfServiceError: SQLite could not write.
-        """
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            raise _out_of_service(self.path, error) from error
+class VerdictLog(LogFile):
+    """The log, open for writing (the screener; labels and specs from the API) or for reading only; as LogFile."""
 
     # --- frames and verdicts -------------------------------------------------------------------------------------
 
@@ -361,3 +230,69 @@ class VerdictLog:
 
     def _rows(self, sql: str, values: Sequence[Any]) -> list[Row]:
         return [dict(row) for row in self._connection.execute(sql, values)]
+
+    # --- what is kept, and numbers ---------------------------------------------------------------------------------
+
+    def judged_frame(self, relative: str, size: int) -> int | None:
+        """Number of the frame whose file was put away under a path; None where it has no verdict.
+
+        Args:
+            relative: path in done/ or quarantine/, its own or the one with its hash (pipeline.places_of).
+            size: of the file, bytes.
+        """
+        judged = "EXISTS (SELECT 1 FROM verdicts v WHERE v.frame_id = f.id)"
+        rows = self._rows(
+            f"SELECT f.id FROM frames f WHERE f.path = ? AND (f.file_bytes = ? OR f.sha256 = ?) AND {judged}",  # noqa: S608
+            (relative, size, UNREAD),
+        )
+        if not rows and (hashed := re.fullmatch(r"(.*/)?[^/]*\.([0-9a-f]{8})(\.[^./]*)?", relative)):
+            folder, sha8, _ = hashed.groups(default="")
+            rows = self._rows(
+                f"SELECT f.id FROM frames f WHERE f.sha256 BETWEEN ? AND ? AND f.file_bytes = ? "  # noqa: S608
+                f"AND substr(f.path, 1, ?) = ? AND {judged}",
+                (sha8.ljust(64, "0"), sha8.ljust(64, "f"), size, len(folder), folder),
+            )
+        return int(rows[0]["id"]) if rows else None
+
+    def newest_frame_before(self, at: str) -> int:
+        """Largest number of a frame first seen before a time; 0 where there is none."""
+        sql = "SELECT COALESCE(MAX(id), 0) FROM frames WHERE first_seen_at < ?"
+        return int(self._connection.execute(sql, (at,)).fetchone()[0])
+
+    def forget(self, before: str, *, chunk: int) -> int:
+        """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled stay.
+
+        Args:
+            before: time as verdicts carry it; written down first, since the log refuses to delete anything younger.
+            chunk: rows a transaction.
+
+        Returns:
+            How many verdicts.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT INTO horizons (before, at) VALUES (?, ?)", (before, now_utc()))
+        gone = 0
+        due = ("SELECT seq, frame_id FROM verdicts v WHERE decided_at < ? "
+               "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
+        while rows := self._rows(due, (before, chunk)):
+            with self._transaction() as db:
+                db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
+                db.executemany(
+                    "DELETE FROM frames WHERE id = ? AND NOT EXISTS (SELECT 1 FROM verdicts WHERE frame_id = frames.id)",
+                    [(row["frame_id"],) for row in rows],
+                )
+            gone += len(rows)
+        return gone
+
+    def skip_numbers(self, *, seq: int, frame_id: int) -> None:
+        """Give later verdicts and frames numbers above these."""
+        with self._transaction() as db:
+            for table, number in (("verdicts", seq), ("frames", frame_id)):
+                db.execute("INSERT INTO sqlite_sequence (name, seq) SELECT ?, 0 WHERE NOT EXISTS "
+                           "(SELECT 1 FROM sqlite_sequence WHERE name = ?)", (table, table))  # fmt: skip
+                db.execute("UPDATE sqlite_sequence SET seq = MAX(seq, ?) WHERE name = ?", (number, table))
+
+    def next_seq(self) -> int:
+        """Number of the next verdict."""
+        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'verdicts'").fetchone()
+        return (int(row[0]) if row else 0) + 1

@@ -18,10 +18,10 @@ BAD = Inspection((0.02, 0.95, 0.02, 0.01), 6.0)
 FAILED = Inspection((0.1, 0.1, 0.1, 0.7), 9.9)
 
 
-def frame(unreadable: str | None = None) -> Frame:
+def frame(unreadable: str | None = None, *, size: int = 1) -> Frame:
     raw = None if unreadable else RawFrame.from_samples(dark(), bits=8)
     return Frame(
-        identity=identify("P/L/a.tif"), sha256="0" * 64, file_bytes=1, raw=raw, unreadable=unreadable, decode_ms=1
+        identity=identify("P/L/a.tif"), sha256="0" * 64, file_bytes=size, raw=raw, unreadable=unreadable, decode_ms=1
     )
 
 

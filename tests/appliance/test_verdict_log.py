@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from appliance import verdict_log
+from appliance import log_file
 from appliance.decide import decide
 from appliance.errors import OutOfServiceError, RefusedError
+from appliance.log_file import file_system_of
 from appliance.verdict import Row, document, verdict_row
-from appliance.verdict_log import VerdictLog, file_system_of
+from appliance.verdict_log import VerdictLog
 from tests.appliance.test_decide import frame, measured
 
 
@@ -106,7 +107,7 @@ def test_a_newer_schema_is_refused(log: VerdictLog, tmp_path: Path) -> None:
 
 
 def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdict_log, "file_system_of", lambda _path: "nfs4")
+    monkeypatch.setattr(log_file, "file_system_of", lambda _path: "nfs4")
     with pytest.raises(RefusedError, match="nfs4"):
         VerdictLog(tmp_path / "umbra.db")
 

@@ -1,0 +1,191 @@
+"""`umbra backup` and `umbra restore`: the log and the settings of a station, copied while it screens, and put back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from appliance.errors import OutOfServiceError, RefusedError
+from appliance.frame import storable
+from appliance.images import newest_frame
+from appliance.migrations import MIGRATIONS
+from appliance.outbox import seq_of, sync_folder
+from appliance.retention import put_away_files
+from appliance.settings import SETTINGS_FILE
+from appliance.sidecar import SIDECAR_SUFFIX
+from appliance.station import Station, StationLock
+from appliance.verdict import now_utc
+from appliance.verdict_log import VerdictLog
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DATABASE = "umbra.db"
+
+
+def back_up(station: Station, out: Path) -> dict[str, Any]:
+    """Copy the log, as it is at one moment, and the settings into a new folder; a screener goes on meanwhile.
+
+    Args:
+        station: what to copy.
+        out: folder, not there yet or empty.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        RefusedError: there is no log, it is damaged, or the folder holds something.
+        OutOfServiceError: the disk does not take it.
+    """
+    if not station.database.exists():
+        raise RefusedError(f"{station.database}: there is no log yet")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RefusedError(f"{out}: holds something; wanted a new folder")
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        with closing(VerdictLog(station.database, readonly=True)) as log:
+            log.copy_to(part / DATABASE)
+        if (station.root / SETTINGS_FILE).exists():
+            shutil.copyfile(station.root / SETTINGS_FILE, part / SETTINGS_FILE)
+        with closing(VerdictLog(part / DATABASE, readonly=True)) as copy:
+            copy.check()
+            told = {"format": FORMAT, "at": now_utc(), "umbra": version("umbra"), "schema": len(MIGRATIONS),
+                    "verdicts": sum(copy.counts().values()), "last_seq": copy.last_seq()}  # fmt: skip
+        told["files"] = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+        (part / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        for path in part.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        sync_folder(part)
+        if out.exists():
+            out.rmdir()
+        part.rename(out)
+        sync_folder(out.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise OutOfServiceError(f"{out}: {error}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restored station wants to be told.
+
+    Attributes:
+        verdicts: in the log now.
+        set_aside: the log that was there before, or None.
+        next_seq: number of the next verdict: no number that was ever published is given again.
+        without_verdict: frames in done/ and quarantine/ that the log does not know.
+    """
+
+    verdicts: int
+    set_aside: Path | None
+    next_seq: int
+    without_verdict: tuple[Path, ...]
+
+
+def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
+    """Put the log of a backup in a station's place; what was there is set aside.
+
+    Args:
+        backup: folder that back_up wrote.
+        station: no screener may run in it.
+        again: move frames that the restored log does not know back to the inbox, to be judged again.
+
+    Raises:
+        RefusedError: the backup is damaged or newer than this Umbra.
+        StationBusyError: a screener runs.
+    """
+    told = _checked(backup)
+    lock = StationLock(station)
+    try:
+        set_aside = _set_aside(station)
+        part = station.database.with_name(f".{DATABASE}.part")
+        shutil.copyfile(backup / DATABASE, part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(station.database)
+        sync_folder(station.root)
+        if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
+            shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
+        shutil.rmtree(station.columns, ignore_errors=True)
+        with closing(VerdictLog(station.database)) as log:
+            published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
+            state = station.read_state() or {}
+            log.skip_numbers(seq=max(published, state.get("last_seq") or 0), frame_id=newest_frame(station.images))
+            log.add_event("log.restored", backup=str(backup), at=told["at"], verdicts=told["verdicts"])
+            unknown = tuple(_unknown(station, log))
+            next_seq = log.next_seq()
+        if again:
+            for path in unknown:
+                _judge_again(path, station)
+        return Restored(told["verdicts"], set_aside, next_seq, unknown)
+    finally:
+        lock.release()
+
+
+def _checked(backup: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
+        wanted = dict(told["files"])
+        number, schema = int(told["format"]), int(told["schema"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedError(f"{backup}: no backup of Umbra: {error}") from error
+    if number != FORMAT or schema > len(MIGRATIONS):
+        raise RefusedError(
+            f"{backup}: format {number}, schema {schema}; this Umbra knows {FORMAT} and {len(MIGRATIONS)}"
+        )
+    if DATABASE not in wanted:
+        raise RefusedError(f"{backup}: no {DATABASE} in it")
+    for name, sha256 in wanted.items():
+        path = backup / Path(name).name
+        found = _sha256(path) if path.is_file() else "nothing"
+        if found != sha256:
+            raise RefusedError(f"{path}: has SHA-256 {found}, {MANIFEST} says {sha256}")
+    return told
+
+
+def _set_aside(station: Station) -> Path | None:
+    """Move the log that is there, whatever state it is in, with what belongs to it."""
+    if not station.database.exists():
+        return None
+    name = f"{DATABASE}.before-{now_utc().replace(':', '')}"
+    for suffix in ("-wal", "-shm", ""):
+        path = station.database.with_name(DATABASE + suffix)
+        if path.exists():
+            path.rename(station.root / f"{name}{suffix}")
+    return station.root / name
+
+
+def _unknown(station: Station, log: VerdictLog) -> Iterator[Path]:
+    for folder in (station.done, station.quarantine):
+        for path in put_away_files(folder):
+            if log.judged_frame(storable(path.relative_to(folder).as_posix()), path.stat().st_size) is None:
+                yield path
+
+
+def _judge_again(path: Path, station: Station) -> None:
+    """Move a put-away frame, and its sidecar, back to where it was dropped."""
+    folder = station.done if path.is_relative_to(station.done) else station.quarantine
+    target = station.inbox / path.relative_to(folder)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
+    if sidecar.exists():
+        sidecar.rename(target.with_name(target.name + SIDECAR_SUFFIX))
+    path.rename(target)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

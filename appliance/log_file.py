@@ -1,0 +1,180 @@
+"""umbra.db as a file: opened, migrated, checked, copied, and written in durable transactions (WAL, synchronous=FULL)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database
+
+from appliance.errors import NotNowError, OutOfServiceError, RefusedError
+from appliance.migrations import MIGRATIONS
+
+BUSY_MS = 5000
+ROOM_FOR_A_ROW = 1 << 16  # bytes; less is a full disk, whatever SQLite calls it
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "afs",
+    "ceph",
+    "glusterfs",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+)
+
+
+def file_system_of(path: Path) -> str:
+    """Type of the file system that holds a path, as the kernel names it; "" where it cannot be told."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    here, found, longest = path.resolve(), "", -1
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4]))
+        if here.is_relative_to(point) and len(point.parts) >= longest:
+            found, longest = right.split()[0], len(point.parts)
+    return found
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process makes or migrates a log at a time: SQLite waits for no lock when it turns a file into WAL."""
+    descriptor = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _out_of_service(path: Path, error: sqlite3.OperationalError) -> OutOfServiceError:
+    """Why a log cannot be written. A shared-memory file that cannot grow is no I/O error but a full disk, too."""
+    kind = error.sqlite_errorcode & 0xFF
+    not_now = kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY) or (
+        kind == sqlite3.SQLITE_IOERR and _free_bytes(path) < ROOM_FOR_A_ROW
+    )
+    return (NotNowError if not_now else OutOfServiceError)(f"{path}: {error}")
+
+
+def _free_bytes(path: Path) -> int:
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize
+
+
+class LogFile:
+    """umbra.db, open for writing or for reading only.
+
+    Args:
+        path: of umbra.db; made and migrated when opened for writing.
+        readonly: open an existing file without writing anything.
+
+    Raises:
+        RefusedError: on a network file system, of a newer schema, damaged, or missing when read-only.
+    """
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        self.path = path
+        if (kind := file_system_of(path.parent)) in NETWORK_FILE_SYSTEMS:
+            raise RefusedError(f"{path}: lies on {kind}; SQLite's WAL wants a local disk")
+        try:
+            uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
+            self._connection = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_MS / 1e3, check_same_thread=False, isolation_level=None
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            if not readonly:
+                with _alone(path):
+                    self._connection.execute("PRAGMA journal_mode=WAL")
+                    self._migrate()
+                self._connection.execute("PRAGMA synchronous=FULL")
+            self.database = Database(self._connection)
+            self._check_version()
+        except sqlite3.OperationalError as error:
+            if _free_bytes(path) < ROOM_FOR_A_ROW:
+                raise _out_of_service(path, error) from error
+            raise RefusedError(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise RefusedError(damaged(path, error)) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _migrate(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
+
+    def _check_version(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != len(MIGRATIONS):
+            older = "; `umbra run` brings it up to date" if version < len(MIGRATIONS) else ""
+            raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}{older}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction: all of it or nothing.
+
+        Raises:
+            NotNowError: there is no room, or another process holds the log.
+            OutOfServiceError: SQLite could not write.
+        """
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has rolled back by itself
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise _out_of_service(self.path, error) from error
+
+    def check(self, *, seconds: float | None = None) -> None:
+        """Look for damage.
+
+        Args:
+            seconds: how long at most; None: all of the file.
+
+        Raises:
+            RefusedError: it is damaged.
+        """
+        end = None if seconds is None else time.monotonic() + seconds
+        self._connection.set_progress_handler(lambda: end is not None and time.monotonic() > end, 10_000)
+        try:
+            found = [str(row[0]) for row in self._connection.execute("PRAGMA quick_check(5)")]
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                return  # as far as time went it is whole
+            raise RefusedError(damaged(self.path, error)) from error
+        except sqlite3.DatabaseError as error:
+            raise RefusedError(damaged(self.path, error)) from error
+        finally:
+            self._connection.set_progress_handler(None, 0)
+        if found != ["ok"]:
+            raise RefusedError(damaged(self.path, "; ".join(found)))
+
+    def copy_to(self, path: Path) -> None:
+        """Copy the log as it is at one moment; whoever writes it goes on."""
+        with closing(sqlite3.connect(path)) as copy:
+            self._connection.backup(copy, pages=256, sleep=0.01)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file
+
+
+def damaged(path: Path, detail: object) -> str:
+    """What to do with a log that is damaged."""
+    return f"{path}: {detail}; `umbra restore BACKUP` sets it aside and puts a backup in its place"

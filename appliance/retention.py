@@ -1,0 +1,167 @@
+"""What a station forgets, by age and when its disk fills: pictures and put-away frames first, verdicts last.
+
+A frame without a verdict is never deleted, nor anything of a frame that a person labeled.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from appliance.frame import storable
+from appliance.images import ImageStore
+from appliance.sidecar import SIDECAR_SUFFIX
+from appliance.station import Station
+from appliance.verdict_log import VerdictLog
+
+DAY_S = 86400.0
+CHUNK = 500  # rows deleted at once: nobody waits long for the log
+
+
+@dataclass(slots=True)
+class Report:
+    """What was deleted.
+
+    Attributes:
+        pictures, frames, files, verdicts: how many pictures of frames, frames in done/ and quarantine/, files in the
+            outbox, and verdicts.
+        bytes_: of frames and files in the outbox.
+        kept: frames in done/ and quarantine/ that were due but have no verdict in the log.
+    """
+
+    pictures: int = 0
+    frames: int = 0
+    files: int = 0
+    verdicts: int = 0
+    bytes_: int = 0
+    kept: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    since: float  # when it came into its folder: the time of its last change of name, seconds since 1970
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Deletes what a station's settings let go; beside a running screener, in a process of its own.
+
+    Attributes:
+        station: its folders and settings.
+        log: open for writing.
+        now: seconds since 1970.
+    """
+
+    station: Station
+    log: VerdictLog
+    now: float = field(default_factory=time.time)
+
+    def run(self) -> Report:
+        """Delete what is due: pictures, frames in done/ and quarantine/, files in the outbox, verdicts, in this order."""
+        report = Report()
+        self._pictures(report)
+        self._frames(report)
+        wanted = self.station.settings.retention
+        if wanted.outbox_days:
+            for file in self._files(self.station.outbox, before=self._cutoff(wanted.outbox_days)):
+                self._delete(file, report)
+                report.files += 1
+        if wanted.verdicts_days:
+            report.verdicts = self.log.forget(_utc(self._cutoff(wanted.verdicts_days)), chunk=CHUNK)
+        for folder in (self.station.done, self.station.quarantine, self.station.outbox):
+            _remove_empty(folder)
+        return report
+
+    def _cutoff(self, days: float) -> float:
+        return self.now - days * DAY_S
+
+    def _short_of(self) -> int:
+        """Bytes that are wanted free and are not."""
+        return self.station.settings.retention.free_bytes - self.station.free_bytes()
+
+    def _pictures(self, report: Report) -> None:
+        if not self.station.images.exists():
+            return
+        wanted = self.station.settings.retention
+        labeled = set(self.log.frames_people_labeled())
+        store = ImageStore(self.station.images)
+        try:
+            if wanted.images_days:
+                newest = self.log.newest_frame_before(_utc(self._cutoff(wanted.images_days)))
+                report.pictures += store.forget(kept=labeled, up_to=newest)
+            while (wanted.images_bytes and store.size() > wanted.images_bytes) or self._short_of() > 0:
+                gone = store.forget(kept=labeled, count=CHUNK)
+                report.pictures += gone
+                if not gone:
+                    break
+                store.shrink()
+            store.shrink()
+        finally:
+            store.close()
+
+    def _frames(self, report: Report) -> None:
+        wanted = self.station.settings.retention
+        labeled = set(self.log.frames_people_labeled())
+        left = 0
+        oldest_first: list[_File] = []
+        for folder, days in ((self.station.done, wanted.done_days), (self.station.quarantine, wanted.quarantine_days)):
+            for file in self._files(folder):
+                if days and file.since < self._cutoff(days):
+                    self._let_go(file, folder, labeled, report)
+                elif folder == self.station.done:
+                    oldest_first.append(file)
+                    left += file.size
+        for file in oldest_first:
+            if not (wanted.done_bytes and left > wanted.done_bytes) and self._short_of() <= 0:
+                break
+            left -= file.size
+            self._let_go(file, self.station.done, labeled, report)
+
+    def _let_go(self, file: _File, folder: Path, labeled: set[int], report: Report) -> None:
+        """Delete a put-away frame, if its verdict is in the log and no person labeled it."""
+        relative = file.path.relative_to(folder)
+        frame_id = self.log.judged_frame(storable(relative.as_posix()), file.size)
+        if frame_id is None:
+            report.kept.append(relative.as_posix())
+        elif frame_id not in labeled:
+            self._delete(file, report)
+            file.path.with_name(file.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)
+            report.frames += 1
+
+    @staticmethod
+    def _delete(file: _File, report: Report) -> None:
+        file.path.unlink(missing_ok=True)
+        report.bytes_ += file.size
+
+    @staticmethod
+    def _files(folder: Path, *, before: float = float("inf")) -> list[_File]:
+        """Files below a folder, oldest first; sidecars are not counted."""
+        statuses = ((path, path.lstat()) for path in put_away_files(folder))
+        found = [_File(path, s.st_ctime, s.st_size) for path, s in statuses if s.st_ctime < before]
+        return sorted(found, key=lambda f: f.since)
+
+
+def put_away_files(folder: Path) -> Iterator[Path]:
+    """Regular files below a folder, without the sidecars of others."""
+    names = {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+    for path in names:
+        if not (path.name.endswith(SIDECAR_SUFFIX) and path.with_name(path.name[: -len(SIDECAR_SUFFIX)]) in names):
+            yield path
+
+
+def _utc(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _remove_empty(folder: Path) -> None:
+    """Folders below one in which nothing is left."""
+    for path in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
+        try:
+            path.rmdir()
+        except OSError:
+            continue  # something is in it, or came just now

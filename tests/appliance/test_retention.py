@@ -1,0 +1,195 @@
+"""What a station forgets: by age and bytes, pictures and frames first, verdicts last, nothing unjudged ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from appliance.images import ImageStore
+from appliance.labels import Label
+from appliance.retention import DAY_S, Report, Retention
+from appliance.settings import RetentionSettings, Settings
+from appliance.station import Station
+from appliance.verdict import now_utc
+from appliance.verdict_log import VerdictLog
+from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.test_cli import umbra
+from tests.appliance.test_decide import frame, measured
+from tests.appliance.test_verdict_log import row_of
+
+NOW = time.time()
+
+
+@pytest.fixture
+def log(station: Station) -> Iterator[VerdictLog]:
+    with closing(VerdictLog(station.database)) as made:
+        yield made
+
+
+def put(
+    station: Station, log: VerdictLog, name: str, *, size: int = 1000, judged: bool = True, folder: str = "done"
+) -> int:
+    """A frame that was put away, with its verdict, file and pictures; its number."""
+    path = station.root / folder / "P" / "L" / f"{name}.tif"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+    if not judged:
+        return 0
+    row = log.record(frame(size=size), row_of(f"P/L/{name}.tif", hashlib.sha256(name.encode()).hexdigest()))
+    file = station.outbox / "P" / "L" / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"seq": row["seq"]}))
+    with closing(ImageStore(station.images)) as store:
+        store.add(row["frame_id"], replace(measured(), image=np.zeros((224, 224), np.uint8)))
+    return int(row["frame_id"])
+
+
+def keep(station: Station, log: VerdictLog, *, days_from_now: float = 0, **wanted: Any) -> Report:
+    chosen = Settings(retention=RetentionSettings(**wanted))
+    return Retention(Station(station.root, chosen), log, NOW + days_from_now * DAY_S).run()
+
+
+def kept_pictures(station: Station) -> list[int]:
+    with closing(sqlite3.connect(station.images)) as store:
+        return [row[0] for row in store.execute("SELECT frame_id FROM images ORDER BY 1")]
+
+
+def frames_in(folder: Path) -> list[str]:
+    return sorted(p.stem for p in folder.rglob("*.tif"))
+
+
+def test_without_settings_nothing_goes(station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    assert keep(station, log, days_from_now=10_000) == Report()
+    assert frames_in(station.done) == ["a"]
+
+
+def test_frames_go_by_age_with_their_sidecars_and_verdicts_stay(station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    (station.done / "P" / "L" / "a.tif.json").write_text("{}")
+    assert keep(station, log, days_from_now=6, done_days=7).frames == 0
+    report = keep(station, log, days_from_now=8, done_days=7)
+    assert (report.frames, report.bytes_, report.verdicts, report.files) == (1, 1000, 0, 0)
+    assert not list(station.done.iterdir())
+    assert log.last_seq() == 1
+    assert len(outbox(station)) == 1
+
+
+def test_a_frame_without_a_verdict_is_never_deleted(station: Station, log: VerdictLog) -> None:
+    put(station, log, "judged", folder="quarantine")
+    put(station, log, "never", judged=False)
+    put(station, log, "odd", judged=False, folder="quarantine")
+    put(station, log, "other")
+    (station.done / "P" / "L" / "other.tif").write_bytes(b"other bytes than those that were judged")
+    report = keep(station, log, days_from_now=1000, done_days=1, quarantine_days=1, free_bytes=1 << 60)
+    assert sorted(report.kept) == ["P/L/never.tif", "P/L/odd.tif", "P/L/other.tif"]
+    assert (frames_in(station.done), frames_in(station.quarantine)) == (["never", "other"], ["odd"])
+
+
+def test_a_frame_put_away_with_its_hash_is_known(station: Station, log: VerdictLog) -> None:
+    sha = f"{'ab12cd34':0<64}"
+    log.record(frame(size=7), row_of("P/L/a.tif", sha))
+    path = station.done / "P" / "L" / "a.ab12cd34.tif"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"x" * 7)
+    assert keep(station, log, days_from_now=9, done_days=1).frames == 1
+
+
+def test_the_oldest_frames_go_until_few_enough_bytes_are_left(station: Station, log: VerdictLog) -> None:
+    for name in "abcde":
+        put(station, log, name)
+        time.sleep(0.02)  # the file system's clock is coarse
+    report = keep(station, log, done_bytes=2500)
+    assert report.frames == 3
+    assert frames_in(station.done) == ["d", "e"]
+
+
+def test_what_a_person_labeled_stays(station: Station, log: VerdictLog) -> None:
+    labeled, other = put(station, log, "labeled"), put(station, log, "other")
+    log.add_labels([(labeled, Label(class_name="Spot", who="jo", at=now_utc()))])
+    report = keep(station, log, days_from_now=99, done_days=1, images_days=1, outbox_days=1, verdicts_days=1)
+    assert (report.frames, report.pictures, report.verdicts) == (1, 1, 1)
+    assert frames_in(station.done) == ["labeled"]
+    assert kept_pictures(station) == [labeled]
+    assert [row["frame_id"] for row in log.verdicts()] == [labeled]
+    assert log.frames("id = ?", (other,)) == []
+
+
+def test_pictures_go_by_bytes_and_their_room_is_given_back(station: Station, log: VerdictLog) -> None:
+    rng = np.random.default_rng(0)
+    with closing(ImageStore(station.images)) as store:
+        for number in range(1, 1201):
+            store._connection.execute(
+                "INSERT INTO images VALUES (?, ?, NULL)", (number, rng.integers(0, 256, 4000, np.uint8).tobytes())
+            )
+        before = store.size()
+    report = keep(station, log, images_bytes=before // 2)
+    assert report.pictures == 1000
+    assert kept_pictures(station) == list(range(1001, 1201))
+    assert station.images.stat().st_size < before // 2
+
+
+def test_pictures_of_an_earlier_store_are_given_back_too(station: Station, log: VerdictLog) -> None:
+    with closing(sqlite3.connect(station.images)) as old:
+        old.execute("CREATE TABLE images (frame_id INTEGER PRIMARY KEY, image BLOB, unseen BLOB)")
+        old.executemany("INSERT INTO images VALUES (?, zeroblob(4000), NULL)", [(n,) for n in range(1, 601)])
+        old.commit()
+    before = station.images.stat().st_size
+    keep(station, log, images_bytes=before // 2)
+    assert station.images.stat().st_size < before // 2
+
+
+def test_short_of_room_pictures_go_before_frames_and_verdicts_never(station: Station, log: VerdictLog) -> None:
+    for name in "abc":
+        put(station, log, name)
+    report = keep(station, log, free_bytes=1 << 60)  # more than any disk has
+    assert (report.pictures, report.frames, report.files, report.verdicts) == (3, 3, 0, 0)
+    assert len(outbox(station)) == 3
+    assert log.last_seq() == 3
+
+
+def test_the_log_refuses_to_delete_what_no_horizon_covers(station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    for statement in ("DELETE FROM verdicts", "DELETE FROM frames"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            log.database.conn.execute(statement)
+    assert log.forget("2000-01-01T00:00:00.000Z", chunk=10) == 0
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        log.database.conn.execute("DELETE FROM verdicts")
+
+
+def test_numbers_of_forgotten_verdicts_are_not_given_again(station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    assert keep(station, log, days_from_now=9, outbox_days=1, verdicts_days=2).verdicts == 1
+    assert log.record(frame(), row_of("P/L/b.tif", "b" * 64))["seq"] == 2
+
+
+def test_verdicts_do_not_go_before_their_files() -> None:
+    with pytest.raises(ValueError, match="wants outbox_days"):
+        RetentionSettings(verdicts_days=5)
+    with pytest.raises(ValueError, match="wants outbox_days"):
+        RetentionSettings(verdicts_days=5, outbox_days=6)
+
+
+def test_retention_beside_a_running_screener(station: Station) -> None:
+    with (station.root / "umbra.toml").open("a") as settings:
+        settings.write("[retention]\ndone_bytes = 1\nimages_bytes = 1\n")
+    running = Daemon(station, api=False)
+    for seed in range(4):
+        drop(station, f"f{seed}", seed=seed)
+    wait_until(lambda: len(frames_in(station.done)) == 4, "all are put away")
+    told = json.loads(umbra("retain", "--station", station.root, "--json").stdout)
+    assert (told["frames"], told["verdicts"], told["kept"]) == (4, 0, [])
+    drop(station, "after", seed=9)
+    wait_until(lambda: "P/L/after.json" in outbox(station), "screening goes on")
+    assert running.stop() == 0
