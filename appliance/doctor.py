@@ -12,7 +12,7 @@ from pathlib import Path
 
 from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
-from appliance.log_file import NETWORK_FILE_SYSTEMS, file_system_of
+from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu, gpu_state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,37 +14,10 @@ from sqlite_utils import Database
 
 from appliance.errors import NotNowError, OutOfServiceError, RefusedError
 from appliance.migrations import MIGRATIONS
+from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
 
 BUSY_MS = 5000
 ROOM_FOR_A_ROW = 1 << 16  # bytes; less is a full disk, whatever SQLite calls it
-NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "nfs4",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "afs",
-    "ceph",
-    "glusterfs",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-)
-
-
-def file_system_of(path: Path) -> str:
-    """Type of the file system that holds a path, as the kernel names it; "" where it cannot be told."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").splitlines()
-    except OSError:
-        return ""
-    here, found, longest = path.resolve(), "", -1
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), left.split()[4]))
-        if here.is_relative_to(point) and len(point.parts) >= longest:
-            found, longest = right.split()[0], len(point.parts)
-    return found
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
 import shutil
 import sqlite3
 import time
@@ -60,6 +63,31 @@ def places_of(folder: Path, relative: str, sha256: str) -> tuple[Path, Path]:
     """Where a judged file lies in done/ or quarantine/: under its own name, or with its hash where that was taken."""
     first = folder / relative
     return first, first.with_name(f"{first.stem[:180]}.{sha256[:8]}{first.suffix}")
+
+
+def move(source: Path, target: Path) -> None:
+    """Move a file; to another file system by a copy that is whole before it has its name, and the source goes last.
+
+    Raises:
+        OSError: it cannot be moved; the source is where it was.
+    """
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        part = target.with_name(
+            f".{hashlib.sha256(target.name.encode(errors='surrogateescape')).hexdigest()[:16]}.part"
+        )
+        try:
+            shutil.copy2(source, part, follow_symlinks=False)
+            with part.open("rb") as copy:
+                os.fsync(copy.fileno())
+            part.rename(target)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        source.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +198,9 @@ class Line:
         sidecar = source.with_name(source.name + SIDECAR_SUFFIX)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(source, target)
+            move(source, target)
             if sidecar.is_file():
-                shutil.move(sidecar, target.with_name(target.name + SIDECAR_SUFFIX))
+                move(sidecar, target.with_name(target.name + SIDECAR_SUFFIX))
             sync_folder(target.parent)
         except FileNotFoundError:
             return None

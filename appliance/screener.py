@@ -347,7 +347,8 @@ class Screener:
             "at": now_utc(), "pid": os.getpid(), "started_at": self._started_at, "ready": not reasons, "reasons": reasons,
             "bundle": self.line.inspector.bundle.identity, "engine": self.line.inspector.engine,
             "backlog": self._watcher.waiting, "screened": self._screened, "last_seq": self._cursor,
-            "decoders_died": self._sandbox.died, "golden": self._golden.told,
+            "decoders_died": self._sandbox.died, "events_lost": self._watcher.events_lost,
+            "watching": "events" if self._watcher.listening else "polling", "golden": self._golden.told,
             "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
             "activation": self.switch.state() if self.switch else None,
         }  # fmt: skip

@@ -64,6 +64,7 @@ class WatchSettings(_Section):
     incomplete_s: float = Field(
         10.0, ge=0, le=86400, description="an unreadable file is tried again until it rested this long"
     )
+    mounted: bool = Field(False, description="the inbox is a mount: while nothing is mounted there, it is not ready")
     ignore: tuple[str, ...] = Field(
         (".*", "*.tmp", "*.part", "*.crdownload", "*~", "truth.csv"),
         description="file names that are never frames (globs)",

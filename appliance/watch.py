@@ -13,8 +13,10 @@ from pathlib import Path
 
 from watchdog.events import FileClosedEvent, FileSystemEvent, FileSystemEventHandler
 from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
 
 from appliance import log as events
+from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of, is_mount
 from appliance.settings import WatchSettings
 from appliance.sidecar import SIDECAR_SUFFIX
 
@@ -47,6 +49,7 @@ class _Seen:
     fingerprint: Fingerprint
     since: float  # monotonic seconds of the last change
     closed: bool = False  # the writer closed it, or it was moved in whole
+    announced: bool = False  # by an event, or it lay here before anybody listened
     offered: bool = False  # handed out; not again until settled or deferred
     settled: bool = False  # dealt with as it is; only a change brings it back
     sidecar: bool = False  # its geometry is there
@@ -68,26 +71,29 @@ class _Hints(FileSystemEventHandler):
     def __init__(self) -> None:
         self.wake = threading.Event()
         self._lock = threading.Lock()
-        self._closed: set[str] = set()
+        self._announced: dict[str, bool] = {}  # path -> whether it is whole
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if isinstance(event, FileClosedEvent):
-            self._add(event.src_path)
+            self._add(event.src_path, whole=True)
         elif event.event_type == "moved" and not event.is_directory:
-            self._add(event.dest_path)
-        elif event.event_type not in ("created", "moved"):
+            self._add(event.dest_path, whole=True)
+        elif event.event_type == "created":
+            self._add(event.src_path, whole=False)
+        elif event.event_type != "moved":
             return  # our own reading opens and closes files, too
         self.wake.set()
 
-    def _add(self, path: bytes | str) -> None:
+    def _add(self, path: bytes | str, *, whole: bool) -> None:
+        name = os.fsdecode(path)
         with self._lock:
-            self._closed.add(os.fsdecode(path))
+            self._announced[name] = whole or self._announced.get(name, False)
 
-    def take(self) -> set[str]:
+    def take(self) -> dict[str, bool]:
         self.wake.clear()
         with self._lock:
-            closed, self._closed = self._closed, set()
-        return closed
+            announced, self._announced = self._announced, {}
+        return announced
 
 
 @dataclass(slots=True)
@@ -98,6 +104,7 @@ class Watcher:
         inbox: the folder.
         settings: when a file is complete, and what is never a frame.
         clock: monotonic seconds; replaced in tests.
+        events_lost: files that a look found and no event announced while events were listened to.
     """
 
     inbox: Path
@@ -105,16 +112,20 @@ class Watcher:
     clock: Callable[[], float] = time.monotonic
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _hints: _Hints = field(default_factory=_Hints)
-    _observer: object | None = None
+    _observer: BaseObserver | None = None
     _watched: tuple[int, int] | None = None
     _listening: bool = False
     _next_scan: float = 0.0
     _last_scan: float = float("-inf")
     _new_here: bool = True
+    _just_watching: bool = True
+    _mounted: bool = False
+    events_lost: int = 0
 
     def start(self) -> None:
         """Begin to listen for events; without them the re-scan alone finds everything."""
         self._listening = True
+        self._mounted = self.settings.mounted or is_mount(self.inbox)
         self._watch_again()
 
     def stop(self) -> None:
@@ -124,8 +135,8 @@ class Watcher:
 
     def _stop_observer(self) -> None:
         if self._observer is not None:
-            self._observer.stop()  # type: ignore[attr-defined]
-            self._observer.join()  # type: ignore[attr-defined]
+            self._observer.stop()
+            self._observer.join()
             self._observer = None
 
     def wait(self, timeout_s: float) -> None:
@@ -134,8 +145,13 @@ class Watcher:
 
     @property
     def present(self) -> bool:
-        """Whether the inbox is there."""
-        return self.inbox.is_dir()
+        """Whether the inbox is there; one that is a mount is not while nothing is mounted."""
+        return self.inbox.is_dir() and (not self._mounted or is_mount(self.inbox))
+
+    @property
+    def listening(self) -> bool:
+        """Whether events are listened to; else the re-scan alone finds files."""
+        return self._observer is not None
 
     @property
     def waiting(self) -> int:
@@ -153,17 +169,17 @@ class Watcher:
             busy or not self._hints.wake.is_set()
         ):
             return []
-        closed = self._hints.take()
         self._watch_again()
-        files = dict(self._files())
+        announced = self._hints.take()
+        files = dict(self._files()) if self.present else {}
         for gone in self._seen.keys() - files.keys():
             del self._seen[gone]
-        ready = [c for relative, found in files.items() if (c := self._look(relative, *found, closed, now))]
+        ready = [c for relative, found in files.items() if (c := self._look(relative, *found, announced, now))]
         self._last_scan = self.clock()
         resting = any(not (s.offered or s.settled or s.patient) for s in self._seen.values())
         soon = max(0.05, self.settings.settle_s / 2) if resting else self.settings.rescan_s
         self._next_scan = self._last_scan + min(self.settings.rescan_s, soon)
-        self._new_here = False
+        self._new_here = self._just_watching = False
         return sorted(ready, key=lambda c: c.fingerprint[2])
 
     def settle(self, candidate: Candidate) -> None:
@@ -182,17 +198,20 @@ class Watcher:
             seen.offered = False
 
     def _look(
-        self, relative: str, fingerprint: Fingerprint, sidecar: bool, closed: set[str], now: float
+        self, relative: str, fingerprint: Fingerprint, sidecar: bool, announced: dict[str, bool], now: float
     ) -> Candidate | None:
         path = self.inbox / relative
         seen = self._seen.get(relative)
         if seen is None:
             # Files that lay here before us have rested by the wall clock; a new one may carry an old time.
             age = max(0.0, time.time() - fingerprint[2] / 1e9) if self._new_here else 0.0
-            seen = self._seen[relative] = _Seen(fingerprint, now - min(age, 86400.0))
+            seen = self._seen[relative] = _Seen(fingerprint, now - min(age, 86400.0), announced=self._just_watching)
         elif seen.fingerprint != fingerprint:
-            self._seen[relative] = seen = _Seen(fingerprint, now, offered=seen.offered)
-        seen.closed |= str(path) in closed
+            self._seen[relative] = seen = _Seen(
+                fingerprint, now, offered=seen.offered, announced=seen.announced or seen.settled
+            )
+        if (whole := announced.get(str(path))) is not None:
+            seen.announced, seen.closed = True, seen.closed or whole
         if sidecar and not seen.sidecar:
             seen.sidecar, seen.patient = True, False
         rested = now - seen.since
@@ -200,6 +219,9 @@ class Watcher:
         if seen.offered or seen.settled or rested < enough:
             return None
         seen.offered = True
+        if self._observer is not None and not seen.announced:
+            self.events_lost += 1
+            seen.announced = True
         return Candidate(path, relative, fingerprint, rested)
 
     def _files(self, folder: str = "") -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
@@ -230,16 +252,29 @@ class Watcher:
             identity: tuple[int, int] | None = (found.st_dev, found.st_ino)
         except OSError:
             identity = None
-        if not self._listening or identity == self._watched:
+        deaf = self._observer is not None and not _hears(self._observer)
+        if not self._listening or (identity == self._watched and not deaf):
             return
         self._stop_observer()
         self._watched = identity
-        if identity is not None:
-            observer = Observer()
-            observer.schedule(self._hints, str(self.inbox), recursive=True)
-            try:
-                observer.start()
-            except OSError as error:  # inotify's limits: the re-scan alone finds everything, a little later
-                _log.warning(events.NO_EVENTS, inbox=str(self.inbox), reason=str(error))
-                return
-            self._observer = observer
+        self._just_watching = True  # what lies there now was announced to nobody
+        if identity is None:
+            return
+        kind = file_system_of(self.inbox)
+        if deaf or kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse"):
+            reason = "events stopped coming: inotify's limits?" if deaf else f"{kind} tells of no events"
+            _log.warning(events.NO_EVENTS, inbox=str(self.inbox), reason=reason)
+            return
+        observer = Observer()
+        observer.schedule(self._hints, str(self.inbox), recursive=True)
+        try:
+            observer.start()
+        except OSError as error:  # inotify's limits: the re-scan alone finds everything, a little later
+            _log.warning(events.NO_EVENTS, inbox=str(self.inbox), reason=str(error))
+            return
+        self._observer = observer
+
+
+def _hears(observer: BaseObserver) -> bool:
+    """Whether all threads that read events live: one that meets a limit of inotify ends."""
+    return observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters)

@@ -64,7 +64,9 @@ def status(station: StationOf) -> dict[str, Any]:
     state = station.read_state() or {}
     body: dict[str, Any] = {
         "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
-        **{key: state.get(key) for key in ("at", "started_at", "bundle", "engine", "backlog", "frames_per_s")},
+        **{key: state.get(key) for key in (
+            "at", "started_at", "bundle", "engine", "backlog", "frames_per_s", "watching", "events_lost", "decoders_died",
+            "golden")},
     }  # fmt: skip
     try:
         with open_log(station) as log:
@@ -86,6 +88,9 @@ def metrics(station: StationOf) -> Response:
     gauge("ready", "1 when frames are being screened with checked engines", now["ready"])
     gauge("backlog_frames", "complete or incomplete files in the inbox", now["backlog"] or 0)
     gauge("frames_per_second", "rate of the last minute", now["frames_per_s"] or 0)
+    gauge("events_lost", "files that a look at the inbox found and no event announced", now["events_lost"] or 0)
+    gauge("decoders_died", "processes that decode which a frame has cost", now["decoders_died"] or 0)
+    gauge("golden_passed", "1 while the golden frames measure as promised", (now["golden"] or {}).get("passed", False))
     gauge("disk_free_bytes", "free space on the station's disk", now["free_bytes"])
     gauge("last_seq", "number of the newest verdict", now["last_seq"] or 0)
     verdicts = Gauge("umbra_verdicts", "verdicts in the log", ["verdict"], registry=registry)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Daemon:
 
     def __init__(
         self, station: Station, *, api: bool = True, bundle: str | None = None,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.station = station
         (station.root / "api.json").unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class Daemon:
         options = [*([] if api else ["--no-api"]), *([] if bundle is None else ["--bundle", bundle])]
         surroundings = None if environment is None else os.environ | dict(environment)
         with (station.root / "test.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *options], stderr=log, env=surroundings)
+            self.process = subprocess.Popen([*prefix, *command, *options], stderr=log, env=surroundings)
 
     def wait_ready(self) -> None:
         def ready() -> bool:

@@ -10,7 +10,7 @@ import pytest
 from appliance import log_file
 from appliance.decide import decide
 from appliance.errors import OutOfServiceError, RefusedError
-from appliance.log_file import file_system_of
+from appliance.mounts import file_system_of
 from appliance.verdict import Row, document, verdict_row
 from appliance.verdict_log import VerdictLog
 from tests.appliance.test_decide import frame, measured

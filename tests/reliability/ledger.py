@@ -57,15 +57,21 @@ class Ledger:
             samples[:] = 7  # refused: no noise
         return samples
 
-    def feed(self, name: str) -> None:
-        """Drop the next frame in the inbox, whole."""
+    def feed(self, name: str, *, hidden: bool = False) -> None:
+        """Drop the next frame in the inbox, whole; hidden: as a temporary file, until `show`."""
         kind = len(self.fed) % KINDS
         self.fed[name] = kind
         target = self.station.inbox / "P" / "L" / f"{name}.tif"
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(".part")
         part.write_bytes(self._files[kind].read_bytes())
-        part.rename(target)
+        if not hidden:
+            part.rename(target)
+
+    def show(self) -> None:
+        """Give hidden frames their names."""
+        for part in self.station.inbox.rglob("*.part"):
+            part.rename(part.with_suffix(".tif"))
 
     def pending(self) -> int:
         """Frames whose way is not at its end: without file, or still in the inbox."""
