@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling chaos gpu pycuda kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling chaos install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -121,6 +121,12 @@ starter: $(VENV)/.dev ## train and pack the shipped bundle anew: a night on two 
 	  $(BIN)/umbra train $$role --simulate 90000 --out work/starter/$$role --preset starter || exit 1; done
 	$(BIN)/umbra bundle pack work/starter --name starter --simulate 90000 --out engines/bundles/starter \
 	  --note "preset starter, 90,000 simulated frames, seed 1000"
+
+install-station: wheel ## this machine becomes a station: package in /opt/umbra, units of systemd, /var/lib/umbra; as root
+	systemd/station install dist/umbra-*.whl
+
+uninstall-station: ## undo that; /var/lib/umbra stays
+	systemd/station uninstall
 
 wheel: $(BIN)/python ## a wheel in dist/
 	$(PIP) build

@@ -93,6 +93,14 @@ def run(
     run_station(Station.open(station, create=True), bundle=bundle, with_api=api)
 
 
+@app.command(epilog="Example: umbra serve --station /srv/umbra")
+def serve(station: StationOption = DEFAULT_STATION) -> None:
+    """Serve the HTTP API alone, beside `umbra run --no-api`, until stopped."""
+    from appliance.api import server
+
+    server.serve(station)
+
+
 @app.command(epilog="Example: umbra screen frames/ --format jsonl > verdicts.jsonl")
 def screen(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders of frames.")],
