@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from appliance.errors import RefusedError
@@ -51,6 +52,24 @@ def read_log(station: StationOf) -> Iterator[VerdictLog]:
 
 
 ReadLog = Annotated[VerdictLog, Depends(read_log)]
+
+
+def unprocessable(message: str, *where: str) -> RequestValidationError:
+    """What is wrong with a request whose fields are each well formed; answered as 422 like those that are not."""
+    return RequestValidationError([{"type": "value_error", "loc": where, "msg": message}])
+
+
+def only_known_keys(request: Request) -> None:
+    """Refuse a query with a key that the operation does not know: a mistyped condition would be no condition.
+
+    Raises:
+        RequestValidationError: which one, and those that are known.
+    """
+    operation = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower(), {})
+    known = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
+    for key in request.query_params:
+        if key not in known:
+            raise unprocessable(f"unknown, wanted one of {', '.join(known) or 'none'}", "query", key)
 
 
 def may_write(station: StationOf, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance.api import health, page, records, unseen, verdicts
+from appliance.api.access import only_known_keys
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.station import Station
+
+LONGEST_BODY = 1 << 20  # bytes
 
 
 def create_app(station: Station) -> FastAPI:
@@ -19,15 +24,64 @@ def create_app(station: Station) -> FastAPI:
     app = FastAPI(
         title="Umbra", version=version("umbra"), description="Verdicts on dark frames of image sensors.",
         docs_url=None, redoc_url=None,  # their pages fetch scripts from the internet
+        dependencies=[Depends(only_known_keys)],
+        responses={503: {"description": "the log cannot be read or written now"}},
     )  # fmt: skip
     app.state.station = station
     app.state.stopping = lambda: False
     for module in (health, verdicts, unseen, records, page):
         app.include_router(module.router)
+    app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(405, _not_allowed)
     for error in (OutOfServiceError, RefusedError):
         app.add_exception_handler(error, _unavailable)
     return app
+
+
+class BodyLimit:
+    """Refuses a request whose body is longer than LONGEST_BODY, before it is held in memory."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI calls an application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # gone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > LONGEST_BODY:
+                answer = JSONResponse({"detail": f"body beyond {LONGEST_BODY} bytes"}, 413, {"Connection": "close"})
+                await answer(scope, receive, send)
+                return
+        told = False
+
+        async def whole() -> Message:
+            nonlocal told
+            if told:
+                return await receive()
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, whole, send)
+
+
+def _not_allowed(request: Request, _error: Exception) -> JSONResponse:
+    """Which methods a path takes; each has a route of its own."""
+
+    def takes(method: str) -> bool:
+        asked = dict(request.scope) | {"method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
+
+    methods = [method for method in ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT") if takes(method)]
+    return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(methods)})
 
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:

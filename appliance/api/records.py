@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from appliance.api.access import ReadLog, StationOf, may_write, open_log
+from appliance.api.access import ReadLog, StationOf, may_write, open_log, unprocessable
 from appliance.frame import checked_text
 from appliance.labels import Label, LabelError, checked, fields_of
 from appliance.verdict import now_utc
@@ -15,6 +15,8 @@ from appliance.verdict import now_utc
 router = APIRouter(prefix="/v1", tags=["records"])
 Limit = Annotated[int, Query(ge=1, le=10000)]
 _GUARDED: dict[int | str, dict[str, Any]] = {
+    400: {"description": "no JSON"},
+    413: {"description": "too long"},
     401: {"description": "token missing or wrong"},
     403: {"description": "writes are off"},
 }
@@ -22,7 +24,7 @@ _GUARDED: dict[int | str, dict[str, Any]] = {
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(checked_text)]
 Note = Annotated[str, Field(max_length=2000), AfterValidator(checked_text)]
-Pixel = Annotated[int, Field(ge=0, le=32768)]
+Pixel = Annotated[int, Field(strict=True, ge=0, le=32768)]
 
 
 class NewSpec(BaseModel):
@@ -30,7 +32,7 @@ class NewSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    spec: float = Field(gt=0, le=1, allow_inf_nan=False, description="FAIL above it")
+    spec: float = Field(strict=True, gt=0, le=1, allow_inf_nan=False, description="FAIL above it")
     product: str | None = Field(
         None, min_length=1, max_length=200, description="none: all products without one of their own"
     )
@@ -43,17 +45,19 @@ class NewLabel(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    frame_id: int = Field(ge=1, le=2**63 - 1)
+    frame_id: int = Field(strict=True, ge=1, le=2**63 - 1)
     class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
-    level: float | None = Field(None, ge=0, le=10, allow_inf_nan=False)
+    level: float | None = Field(None, strict=True, ge=0, le=10, allow_inf_nan=False)
     boxes: list[tuple[Pixel, Pixel, Pixel, Pixel]] = Field(
         [], max_length=1000, description="x0, y0, x1, y1 in pixels of the frame, ends exclusive"
     )
     box_classes: list[Name | None] | None = Field(None, max_length=1000, description="one for each box; any names")
     who: Name
     note: Note | None = None
-    empty: bool = Field(False, description="there is nothing to draw a box around")
-    settles: bool = Field(False, description="ends a dispute: earlier labels of the frame no longer count in it")
+    empty: bool = Field(False, strict=True, description="there is nothing to draw a box around")
+    settles: bool = Field(
+        False, strict=True, description="ends a dispute: earlier labels of the frame no longer count in it"
+    )
 
     def label(self) -> Label:
         """The label itself, from now."""
@@ -100,7 +104,7 @@ def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
         try:
             label = checked(new.label(), size)
         except LabelError as error:
-            raise HTTPException(422, str(error)) from error
+            raise unprocessable(str(error), "body") from error
         [number] = log.add_labels([(new.frame_id, label)])
         return {"id": number or 0}
 

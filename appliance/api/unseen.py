@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Query
 
-from appliance.api.access import ReadLog, StationOf
+from appliance.api.access import ReadLog, StationOf, unprocessable
 from appliance.order import Metric, Wanted
 from appliance.rank import rank
 from appliance.whatif import what_if
@@ -25,7 +25,7 @@ def whatif(
 ) -> dict[str, Any]:
     """What another limit, t or alpha would have done to the frames in the log; numbers of S are [at least, at most]."""
     if spec is None and t is None and alpha is None:
-        raise HTTPException(422, "wanted spec, t or alpha")
+        raise unprocessable("wanted spec, t or alpha", "query")
     return what_if(station, log, spec=spec, t=t, alpha=alpha, product=product)
 
 

@@ -7,6 +7,7 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
@@ -14,9 +15,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from appliance.api.access import ReadLog, StationOf, open_log
+from appliance.api.access import ReadLog, StationOf, open_log, unprocessable
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
 from appliance.station import Station
@@ -34,6 +35,16 @@ CSV_COLUMNS = (
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 
+def _written_out(moment: object) -> object:
+    """A time as ISO 8601 writes it; a number would be taken for seconds since 1970."""
+    if isinstance(moment, str) and not re.match(r"\d{4}-", moment):
+        raise ValueError("wanted as ISO 8601 writes it: 2026-01-31T13:05:00Z")
+    return moment
+
+
+Moment = Annotated[dt.datetime, BeforeValidator(_written_out)]
+
+
 class Filter(BaseModel):
     """Which verdicts: all conditions must hold."""
 
@@ -41,8 +52,8 @@ class Filter(BaseModel):
     lot: str | None = Field(None, description="lot folder")
     verdict: Literal["PASS", "FAIL", "RETEST"] | None = None
     class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
-    since: dt.datetime | None = Field(None, description="decided at or after this time")
-    until: dt.datetime | None = Field(None, description="decided before this time")
+    since: Moment | None = Field(None, description="decided at or after this time")
+    until: Moment | None = Field(None, description="decided before this time")
     min_score: float | None = Field(None, ge=0, le=1, description="score of at least this")
     file: str | None = Field(None, description="file name of the frame")
 
@@ -65,7 +76,7 @@ def _utc(moment: dt.datetime | None) -> str | None:
     try:
         return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     except OverflowError as error:
-        raise HTTPException(422, f"time {moment} is out of range") from error
+        raise unprocessable(f"time {moment} is out of range", "query") from error
 
 
 def the_filter(
@@ -73,8 +84,8 @@ def the_filter(
     lot: str | None = None,
     verdict: Literal["PASS", "FAIL", "RETEST"] | None = None,
     class_name: Annotated[Literal["OK", "Spot", "Diagonal", "Error"] | None, Query(alias="class")] = None,
-    since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
     file: str | None = None,
 ) -> Filter:
