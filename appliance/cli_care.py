@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk
+from appliance.parts import Part
+from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk, wide_console
 
 care_app = typer.Typer()
 
@@ -74,3 +75,71 @@ def restore(
             f"{len(done.without_verdict)} put-away frames have no verdict in this log, such as "
             f"{done.without_verdict[0]}; --again judges them once more", markup=False,
         )  # fmt: skip
+
+
+@care_app.command("support-bundle", epilog="Example: umbra support-bundle support.tar.gz --station /srv/umbra")
+def support_bundle(
+    out: Annotated[Path, typer.Argument(help="File to write, .tar.gz.", dir_okay=False)],
+    station: StationOption = DEFAULT_STATION,
+    frames: Annotated[
+        list[int] | None,
+        typer.Option("--frame", help="Number of a frame that goes along, with its pictures; again for more."),
+    ] = None,
+) -> None:
+    """Settings without secrets, versions, the doctor's report, state and last events in one file; no frames unless asked."""
+    from appliance import support
+    from appliance.doctor import examine
+    from appliance.station import Station
+
+    place = Station.open(station)
+    marks = {True: "ok", False: "broken", None: "-"}
+    report = "".join(
+        f"{marks[c.ok]:>6} {c.name}: {c.found}" + (f"  [{c.advice}]" if c.advice and c.ok is not True else "") + "\n"
+        for c in examine(station)
+    )
+    for name in support.write(out, place, report, frames=frames or ()):
+        talk().print(name, markup=False, highlight=False)
+    say(str(out))
+
+
+@care_app.command(epilog="Example: umbra gauge station-1 station-2 --by die")
+def gauge(
+    stations: Annotated[list[Path], typer.Argument(help="Folders of stations, or copies of their logs.", exists=True)],
+    by: Annotated[
+        Part, typer.Option(help="What a part is: the same bytes, the same die, or the same name.")
+    ] = Part.FRAME,
+    since: Annotated[str | None, typer.Option(help="Only verdicts decided at or after this time, 2026-01-31.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Repeatability study: how far the same parts, judged again and again, get the same verdict and score."""
+    from rich.table import Table
+
+    from appliance.gauge import gauge as study
+    from appliance.gauge import trials_of
+
+    found = study(trials_of(stations, by=by, since=since))
+    if as_json:
+        say(json.dumps(found))
+        return
+    table = Table(
+        "trials", "parts", "alike", "95 %", "kappa", title=f"{found['parts']} parts, {found['trials']} trials"
+    )
+    rows = {f"on {name}": row for name, row in found["stations"].items()} | {"all": found["all"]}
+    if found["between"] is not None:
+        rows["between stations"] = found["between"]
+    for name, row in rows.items():
+        interval = "–" if row["interval"] is None else " to ".join(f"{x:.3f}" for x in row["interval"])
+        kappa = "–" if row["kappa"] is None else f"{row['kappa']:.3f}"
+        table.add_row(name, str(row["parts"]), str(row["alike"]), interval, kappa)
+    wide_console().print(table)
+    score, border = found["score"], found["borderline"]
+    for name, text in (("repeatability", "one part, one station"), ("reproducibility", "one part, several stations"),
+                       ("parts", "parts")):  # fmt: skip
+        if score[name] is not None:
+            say(f"score, standard deviation over {text}: {score[name]:.5f}")
+    if score["gauge_share"] is not None:
+        say(f"of the variance of scores the gauge makes {score['gauge_share']:.1%}")
+    say(f"borderline: {border['near']} of {border['measured']} parts lie within {border['within']:.4f} of the limit; "
+        f"{border['flipped']} were both passed and failed")  # fmt: skip
+    if found["judged_once"]:
+        talk().print(f"{found['judged_once']} parts were judged once only and are left out", markup=False)

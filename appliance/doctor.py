@@ -6,19 +6,27 @@ import os
 import platform
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
+from appliance.formats import write_frame
 from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
+from appliance.sandbox import Sandbox
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu, gpu_state
 from engines.build import build_inspector, check_golden
 from engines.inspector import Inspector
 from kernels import _native
+
+LOOK_FOR_DAMAGE_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +102,42 @@ def _station(station: Station) -> Iterator[Check]:
     yield Check("permissions", writable, "writable" if writable else "not writable", f"chown the folder {station.root}")
     if station.database.exists():
         try:
-            log = VerdictLog(station.database, readonly=True)
-            yield Check("database", True, f"{log.last_seq()} verdicts")
-            log.close()
+            with closing(VerdictLog(station.database, readonly=True)) as log:
+                log.check(seconds=LOOK_FOR_DAMAGE_S)
+                yield Check("database", True, f"{log.last_seq()} verdicts, no damage found")
         except ApplianceError as error:
-            yield Check("database", False, str(error), "restore a backup")
+            yield Check("database", False, str(error), "`umbra restore` puts a backup in its place")
     else:
         yield Check("database", None, "none yet")
+    yield _watching(station)
+    yield _decoders(station)
     reasons = not_ready(station)
     yield Check("screener", None if reasons else True, "; ".join(reasons) or "ready", "`umbra run`" if reasons else "")
+
+
+def _watching(station: Station) -> Check:
+    """How files are found, and whether inotify has watches for all folders of the inbox."""
+    kind = file_system_of(station.inbox)
+    if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse"):
+        return Check("watching", True, f"{kind}: looked at every {station.settings.watch.rescan_s:g} s")
+    folders = 1 + sum(entry.is_dir() for entry in station.inbox.rglob("*")) if station.inbox.is_dir() else 0
+    limit = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+    return Check("watching", True if folders < limit / 2 else None, f"events; {folders} folders, {limit} watches",
+                 "raise fs.inotify.max_user_watches: without watches files are found by looking, a little later")  # fmt: skip
+
+
+def _decoders(station: Station) -> Check:
+    """Whether a process that decodes comes up under its limits, and takes a frame."""
+    with TemporaryDirectory() as folder:
+        write_frame(Path(folder), "doctor", np.full((8, 8), 7, np.uint16), bits=16, format_name="tiff")
+        try:
+            with closing(Sandbox(station.settings, workers=1)) as sandbox:
+                frame = sandbox.submit(Path(folder), "doctor.tif").result()
+        except ApplianceError as error:
+            return Check(
+                "decoders", False, str(error), "raise limits.decode_bytes, or look for what ends processes here"
+            )
+    return Check("decoders", frame.unreadable is None, frame.unreadable or "come up and decode", "reinstall umbra")
 
 
 def _engines(station: Station, bundle: str | None) -> Check:

@@ -36,7 +36,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_command_has_help_with_an_example() -> None:
     for command in (
-        "run", "serve", "screen", "retain", "backup", "restore", "engines check",
+        "run", "serve", "screen", "retain", "backup", "restore", "gauge", "support-bundle", "engines check",
         "simulate", "train", "evaluate", "doctor", "bundle pack", "bundle verify", "bundle activate",
         "bundle rollback", "bundle list", "engines build", "engines list", "engines bench", "spec show", "spec set",
         "spec whatif", "report agreement", "rank", "overlay", "labels add", "labels list", "labels rename",
