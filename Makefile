@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions compare real solar-ways left-out left-out-dark labeling chaos install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions queries compare real solar-ways left-out left-out-dark labeling chaos install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -65,6 +65,9 @@ bench: $(VENV)/.dev ## all benchmarks; results go to benchmarks/results
 
 questions: $(VENV)/.dev ## what-if and ranking over a million stored frames; five minutes, 3 GB of disk
 	$(BIN)/python -m benchmarks.line.bench_questions $(ARGS)
+
+queries: $(VENV)/.dev ## what 200 queries a second cost a busy screener: four minutes
+	$(BIN)/python -m benchmarks.line.bench_queries $(ARGS)
 
 compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: two to three hours on two cores
 	$(BIN)/python -m benchmarks.training.compare $(ARGS)

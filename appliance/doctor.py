@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from appliance.api.access import Readers
 from appliance.api.health import not_ready
 from appliance.errors import ApplianceError
 from appliance.formats import write_frame
@@ -111,7 +112,7 @@ def _station(station: Station) -> Iterator[Check]:
         yield Check("database", None, "none yet")
     yield _watching(station)
     yield _decoders(station)
-    reasons = not_ready(station)
+    reasons = not_ready(station, Readers(station.database))
     yield Check("screener", None if reasons else True, "; ".join(reasons) or "ready", "`umbra run`" if reasons else "")
 
 

@@ -14,6 +14,7 @@ from appliance.log_file import LogFile
 from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 
+LARGEST_SEQ = 2**63 - 1
 _VERDICT_ROW = """
     SELECT v.*, f.path, f.sha256, f.name, f.product, f.lot, f.wafer, f.die_x, f.die_y, f.width, f.height
     FROM verdicts v JOIN frames f ON f.id = v.frame_id
@@ -101,10 +102,15 @@ class VerdictLog(LogFile):
         rows = self.verdicts("v.histogram IS NOT NULL", limit=1, newest=True)
         return rows[0] if rows else None
 
-    def counts(self) -> dict[str, int]:
-        """How many of each verdict."""
-        rows = self._connection.execute("SELECT verdict, COUNT(*) FROM verdicts GROUP BY verdict")
+    def counts(self, *, after: int = 0, up_to: int = LARGEST_SEQ) -> dict[str, int]:
+        """How many of each verdict, of those numbered above `after` and up to `up_to`."""
+        sql = "SELECT verdict, COUNT(*) FROM verdicts WHERE seq > ? AND seq <= ? GROUP BY verdict"
+        rows = self._connection.execute(sql, (after, up_to))
         return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row[0]: row[1] for row in rows}
+
+    def horizon(self) -> int:
+        """Number of the newest time before which verdicts were forgotten; 0 where none ever was."""
+        return int(self._connection.execute("SELECT COALESCE(MAX(id), 0) FROM horizons").fetchone()[0])
 
     # --- cursors: how far each reader of the log has come ----------------------------------------------------------
 

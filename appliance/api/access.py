@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import queue
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
@@ -28,26 +31,106 @@ def station_of(request: Request) -> Station:
 StationOf = Annotated[Station, Depends(station_of)]
 
 
+class Readers:
+    """Read-only logs that are kept open between requests; one that was replaced by another file is opened anew.
+
+    Args:
+        path: of the log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: queue.LifoQueue[tuple[tuple[int, int], VerdictLog]] = queue.LifoQueue()
+        self._lock = threading.Lock()
+        self._counted: tuple[int, int, dict[str, int]] = 0, 0, {}
+
+    @contextmanager
+    def one(self) -> Iterator[VerdictLog]:
+        """A log for one piece of work.
+
+        Raises:
+            RefusedError: it cannot be opened.
+        """
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise RefusedError(f"{self._path}: {error.strerror}") from error
+        identity = (found.st_dev, found.st_ino)
+        log = self._kept(identity) or VerdictLog(self._path, readonly=True)
+        try:
+            yield log
+        except BaseException:
+            log.close()
+            raise
+        self._idle.put((identity, log))
+
+    def counts(self, log: VerdictLog) -> dict[str, int]:
+        """How many of each verdict; only new ones are counted, unless some were forgotten."""
+        horizon, newest = log.horizon(), log.last_seq()
+        with self._lock:
+            known_horizon, upto, counts = self._counted
+            if known_horizon != horizon or newest < upto:
+                upto, counts = 0, {}
+            new = log.counts(after=upto, up_to=newest)
+            counts = {verdict: counts.get(verdict, 0) + count for verdict, count in new.items()}
+            self._counted = horizon, newest, counts
+        return counts
+
+    def close(self) -> None:
+        """Close those that are kept."""
+        while not self._idle.empty():
+            self._idle.get_nowait()[1].close()
+
+    def _kept(self, identity: tuple[int, int]) -> VerdictLog | None:
+        while True:
+            try:
+                known, log = self._idle.get_nowait()
+            except queue.Empty:
+                return None
+            if known == identity:
+                return log
+            log.close()
+
+
+def readers_of(request: Request) -> Readers:
+    """The readers of the station this server serves."""
+    readers: Readers = request.app.state.readers
+    return readers
+
+
+ReadersOf = Annotated[Readers, Depends(readers_of)]
+
+
 @contextmanager
-def open_log(station: Station, *, readonly: bool = True) -> Iterator[VerdictLog]:
-    """The log for one piece of work.
+def open_log(readers: Readers) -> Iterator[VerdictLog]:
+    """A read-only log for one piece of work.
+
+    Raises:
+        HTTPException: 503 where it cannot be opened.
+    """
+    with ExitStack() as held:
+        try:
+            log = held.enter_context(readers.one())
+        except RefusedError as error:
+            raise HTTPException(503, f"the verdict log cannot be opened: {error}") from error
+        yield log
+
+
+def open_to_write(station: Station) -> VerdictLog:
+    """The log, to append a label or a limit to.
 
     Raises:
         HTTPException: 503 where it cannot be opened.
     """
     try:
-        log = VerdictLog(station.database, readonly=readonly)
+        return VerdictLog(station.database)
     except RefusedError as error:
         raise HTTPException(503, f"the verdict log cannot be opened: {error}") from error
-    try:
-        yield log
-    finally:
-        log.close()
 
 
-def read_log(station: StationOf) -> Iterator[VerdictLog]:
+def read_log(readers: ReadersOf) -> Iterator[VerdictLog]:
     """A read-only log for one request."""
-    with open_log(station) as log:
+    with open_log(readers) as log:
         yield log
 
 

@@ -12,7 +12,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance.api import health, page, records, unseen, verdicts
-from appliance.api.access import only_known_keys
+from appliance.api.access import Readers, only_known_keys
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.station import Station
 
@@ -27,7 +27,7 @@ def create_app(station: Station) -> FastAPI:
         dependencies=[Depends(only_known_keys)],
         responses={503: {"description": "the log cannot be read or written now"}},
     )  # fmt: skip
-    app.state.station = station
+    app.state.station, app.state.readers = station, Readers(station.database)
     app.state.stopping = lambda: False
     for module in (health, verdicts, unseen, records, page):
         app.include_router(module.router)

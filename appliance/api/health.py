@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Response
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from appliance.api.access import StationOf, open_log
+from appliance.api.access import Readers, ReadersOf, StationOf, open_log
 from appliance.station import Station
 
 STALE_S = 10.0
@@ -17,7 +17,7 @@ NEVER = "1970-01-01T00:00:00Z"
 router = APIRouter(tags=["health"])
 
 
-def not_ready(station: Station) -> list[str]:
+def not_ready(station: Station, readers: Readers) -> list[str]:
     """Why frames should not be dropped now; empty when ready."""
     reasons: list[str] = []
     state = station.read_state()
@@ -32,7 +32,7 @@ def not_ready(station: Station) -> list[str]:
     if not station.inbox.is_dir():
         reasons.append("the inbox is not there")
     try:
-        with open_log(station) as log:
+        with open_log(readers) as log:
             log.last_seq()
     except HTTPException as error:
         reasons.append(error.detail)
@@ -50,17 +50,17 @@ def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "not ready; the reasons are in the body"}})
-def readyz(station: StationOf, response: Response) -> dict[str, Any]:
+def readyz(station: StationOf, readers: ReadersOf, response: Response) -> dict[str, Any]:
     """200 when frames are being screened with checked engines, else 503 with the reasons."""
-    reasons = not_ready(station)
+    reasons = not_ready(station, readers)
     response.status_code = 503 if reasons else 200
     return {"ready": not reasons, "reasons": reasons}
 
 
 @router.get("/v1/status")
-def status(station: StationOf) -> dict[str, Any]:
+def status(station: StationOf, readers: ReadersOf) -> dict[str, Any]:
     """What the screener last said of itself, and counts of all verdicts."""
-    reasons = not_ready(station)
+    reasons = not_ready(station, readers)
     state = station.read_state() or {}
     body: dict[str, Any] = {
         "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
@@ -69,22 +69,22 @@ def status(station: StationOf) -> dict[str, Any]:
             "golden")},
     }  # fmt: skip
     try:
-        with open_log(station) as log:
-            body |= {"counts": log.counts(), "last_seq": log.last_seq()}
+        with open_log(readers) as log:
+            body |= {"counts": readers.counts(log), "last_seq": log.last_seq()}
     except HTTPException:
         body |= {"counts": None, "last_seq": None}
     return body
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(station: StationOf) -> Response:
+def metrics(station: StationOf, readers: ReadersOf) -> Response:
     """Numbers for Prometheus."""
     registry = CollectorRegistry()
 
     def gauge(name: str, text: str, value: float) -> None:
         Gauge(f"umbra_{name}", text, registry=registry).set(value)
 
-    now = status(station)
+    now = status(station, readers)
     gauge("ready", "1 when frames are being screened with checked engines", now["ready"])
     gauge("backlog_frames", "complete or incomplete files in the inbox", now["backlog"] or 0)
     gauge("frames_per_second", "rate of the last minute", now["frames_per_s"] or 0)

@@ -7,7 +7,7 @@ from html import escape
 from fastapi import APIRouter, HTTPException
 from fastapi.responses import HTMLResponse
 
-from appliance.api.access import StationOf, open_log
+from appliance.api.access import ReadersOf, StationOf, open_log
 from appliance.api.health import status
 from appliance.verdict import Row
 
@@ -44,11 +44,11 @@ def _row(row: Row) -> str:
 
 
 @router.get("/", response_class=HTMLResponse)
-def page(station: StationOf) -> HTMLResponse:
+def page(station: StationOf, readers: ReadersOf) -> HTMLResponse:
     """Readiness, counts and the newest verdicts; looks again every five seconds."""
-    now = status(station)
+    now = status(station, readers)
     try:
-        with open_log(station) as log:
+        with open_log(readers) as log:
             newest = log.verdicts(limit=NEWEST, newest=True)
     except HTTPException:
         newest = []

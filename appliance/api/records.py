@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from appliance.api.access import ReadLog, StationOf, may_write, open_log, unprocessable
+from appliance.api.access import ReadLog, StationOf, may_write, open_to_write, unprocessable
 from appliance.frame import checked_text
 from appliance.labels import Label, LabelError, checked, fields_of
 from appliance.verdict import now_utc
@@ -77,7 +78,7 @@ def specs(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
 @router.post("/specs", status_code=201, dependencies=[Depends(may_write)], responses=_GUARDED)
 def set_spec(station: StationOf, new: NewSpec) -> dict[str, int]:
     """Set a limit; it holds from the next frame on."""
-    with open_log(station, readonly=False) as log:
+    with closing(open_to_write(station)) as log:
         return {"id": log.set_spec(new.product, new.spec, who=new.who, note=new.note)}
 
 
@@ -96,7 +97,7 @@ def labels(
              responses=_GUARDED | {404: {"description": "no such frame"}})  # fmt: skip
 def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
     """Append a label; earlier ones of the frame stay."""
-    with open_log(station, readonly=False) as log:
+    with closing(open_to_write(station)) as log:
         frames = log.frames("id = ?", [new.frame_id])
         if not frames:
             raise HTTPException(404, f"frame {new.frame_id}: there is none")

@@ -13,18 +13,17 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, BeforeValidator, Field
 
-from appliance.api.access import ReadLog, StationOf, open_log, unprocessable
+from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log, unprocessable
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
 from appliance.station import Station
 from appliance.verdict import Row, document, per_pixel
-from appliance.verdict_log import VerdictLog
+from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
-LARGEST_SEQ = 2**63 - 1
 LONGEST_WAIT_S = 60.0
 LOOK_S = 0.02  # how often a waiting request looks for a commit
 CSV_COLUMNS = (
@@ -105,21 +104,21 @@ def _item(row: Row) -> dict[str, Any]:
     return document(row) | {"frame_id": row["frame_id"]}
 
 
-def _find(station: Station, wanted: Filter, after: int, limit: int) -> list[Row]:
+def _find(readers: Readers, wanted: Filter, after: int, limit: int) -> list[Row]:
     where, values = wanted.sql()
-    with open_log(station) as log:
+    with open_log(readers) as log:
         return log.verdicts(f"{where} AND v.seq > ?", [*values, after], limit=limit)
 
 
-@router.get("/verdicts")
+@router.get("/verdicts", response_model=dict[str, Any])
 async def verdicts(
     request: Request,
-    station: StationOf,
+    readers: ReadersOf,
     wanted: FilterOf,
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a first match")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: SeqOf = 0,
-) -> dict[str, Any]:
+) -> JSONResponse:
     """Verdicts in order of seq after `cursor`; the answer's `cursor` continues the list.
 
     With `wait`, an empty answer is held back until a verdict matches or the time is over.
@@ -127,28 +126,29 @@ async def verdicts(
     until = time.monotonic() + wait
     seen = -1
     while True:
-        newest = await asyncio.to_thread(_last_seq, station)
+        newest = await asyncio.to_thread(_last_seq, readers)
         if newest != seen:
             seen = newest
-            rows = await asyncio.to_thread(_find, station, wanted, cursor, limit)
+            rows = await asyncio.to_thread(_find, readers, wanted, cursor, limit)
         if rows or time.monotonic() >= until or request.app.state.stopping():
-            return {"verdicts": [_item(row) for row in rows], "cursor": rows[-1]["seq"] if rows else cursor}
+            told = {"verdicts": [_item(row) for row in rows], "cursor": rows[-1]["seq"] if rows else cursor}
+            return JSONResponse(told)  # all of it is JSON already: nothing to be looked through
         await asyncio.sleep(LOOK_S)
 
 
-def _last_seq(station: Station) -> int:
-    with open_log(station) as log:
+def _last_seq(readers: Readers) -> int:
+    with open_log(readers) as log:
         return log.last_seq()
 
 
 @router.get("/verdicts.csv", response_class=StreamingResponse, responses={200: {"content": {"text/csv": {}}}})
-def verdicts_csv(station: StationOf, wanted: FilterOf) -> StreamingResponse:
+def verdicts_csv(readers: ReadersOf, wanted: FilterOf) -> StreamingResponse:
     """The same as a table, all of it."""
 
     def lines() -> Iterator[str]:
         yield ",".join(CSV_COLUMNS) + "\r\n"
         after = 0
-        while rows := _find(station, wanted, after, 1000):
+        while rows := _find(readers, wanted, after, 1000):
             buffer = io.StringIO()
             csv.DictWriter(buffer, CSV_COLUMNS, extrasaction="ignore").writerows(rows)
             yield buffer.getvalue()
@@ -222,7 +222,7 @@ def summary(log: ReadLog, by: Literal["product", "lot", "day"] = "product") -> l
 @router.get("/stream", response_class=EventSourceResponse)
 async def stream(
     request: Request,
-    station: StationOf,
+    readers: ReadersOf,
     wanted: FilterOf,
     cursor: Annotated[
         int | None, Query(ge=0, le=LARGEST_SEQ, description="begin after this seq; default: new ones")
@@ -231,11 +231,11 @@ async def stream(
 ) -> AsyncIterator[ServerSentEvent]:
     """Verdicts as server-sent events whose id is the seq; a client that comes back goes on after its Last-Event-ID."""
     resumed = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else cursor
-    after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, station)
+    after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, readers)
     while not (request.app.state.stopping() or await request.is_disconnected()):
-        newest = await asyncio.to_thread(_last_seq, station)
+        newest = await asyncio.to_thread(_last_seq, readers)
         while newest > after:
-            rows = await asyncio.to_thread(_find, station, wanted, after, 200)
+            rows = await asyncio.to_thread(_find, readers, wanted, after, 200)
             for row in rows:
                 after = row["seq"]
                 yield ServerSentEvent(data=_item(row), id=str(after), event="verdict")

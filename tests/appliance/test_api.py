@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ import httpx
 import numpy as np
 import pytest
 
+from appliance.api.access import Readers
 from appliance.station import Station
+from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.test_decide import frame
+from tests.appliance.test_verdict_log import row_of
 
 TOKEN = "letmein"  # noqa: S105  (of this test's station)
 
@@ -296,3 +301,28 @@ def test_a_stop_answers_those_who_wait_and_leaves_no_address(station: Station) -
     assert [a.status_code for a in answers] == [200]
     assert not (station.root / "api.json").exists()
     assert "Traceback" not in (station.root / "test.log").read_text()
+
+
+def test_counts_follow_the_log_and_what_it_forgets(tmp_path: Path) -> None:
+    readers = Readers(tmp_path / "umbra.db")
+    with closing(VerdictLog(tmp_path / "umbra.db")) as log:
+        for number in range(5):
+            log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+            with readers.one() as reader:
+                assert readers.counts(reader) == log.counts() == {"PASS": number + 1, "FAIL": 0, "RETEST": 0}
+        log.forget("9999-01-01T00:00:00.000Z", chunk=2)
+        with readers.one() as reader:
+            assert readers.counts(reader) == {"PASS": 0, "FAIL": 0, "RETEST": 0}
+    readers.close()
+
+
+def test_a_log_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    readers = Readers(tmp_path / "umbra.db")
+    for count in (1, 2):
+        with closing(VerdictLog(tmp_path / "other.db")) as log:
+            for number in range(count):
+                log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+        (tmp_path / "other.db").rename(tmp_path / "umbra.db")
+        with readers.one() as reader:
+            assert reader.last_seq() == count
+    readers.close()
