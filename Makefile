@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions queries compare real solar-ways left-out left-out-dark labeling chaos install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions queries compare real solar-ways left-out left-out-dark labeling chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -90,6 +90,9 @@ labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours
 chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
 	$(BIN)/python -m tests.reliability.kills $(ARGS)
 
+fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: a quarter of an hour
+	UMBRA_FUZZ_INPUTS=$(or $(INPUTS),20000) $(BIN)/python -m pytest -q tests/appliance/test_fuzz.py
+
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
 	$(BIN)/python -m pytest -m gpu
 	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck synccheck; do \
@@ -112,6 +115,9 @@ kernel-report: $(VENV)/.dev ## registers, shared memory and spills of the CUDA k
 
 bench-chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
 	$(BIN)/python -m tests.reliability.kills $(ARGS)
+
+fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: a quarter of an hour
+	UMBRA_FUZZ_INPUTS=$(or $(INPUTS),20000) $(BIN)/python -m pytest -q tests/appliance/test_fuzz.py
 
 gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
 	$(BIN)/python -m benchmarks.gpu.bench_gpu $(ARGS)
