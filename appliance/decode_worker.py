@@ -7,6 +7,7 @@ its samples, and the samples as a file in memory.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import mmap
 import os
@@ -15,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,11 @@ import numpy as np
 from appliance.errors import FrameVanishedError
 from appliance.frame import Frame
 from appliance.reading import OpenFrame, decode_frame
-from appliance.settings import Settings
+from appliance.settings import LimitSettings, Settings
 
 LONGEST_MESSAGE = 1 << 16  # bytes; reasons and paths are shorter
 READY = b"ready"
+LOST_SHARE = 8  # of the address space that it may have; beyond what the first frame left
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 
 
@@ -35,6 +38,7 @@ def main(descriptor: int) -> None:
     settings = Settings.model_validate_json(sys.stdin.buffer.read())
     _limit(settings)
     channel.sendall(READY)
+    worker = _Upkeep(settings.limits)
     while True:
         message, files, _flags, _address = socket.recv_fds(channel, LONGEST_MESSAGE, 2)
         if not message:
@@ -44,9 +48,33 @@ def main(descriptor: int) -> None:
         file, sidecar = (files.pop(0) if asked[name] else None for name in ("file", "sidecar"))
         opened = OpenFrame(file, sidecar, asked["problem"])
         try:
-            _answer(channel, opened, asked["relative"], settings)
+            _answer(channel, opened, asked["relative"], settings, worker)
         finally:
             opened.close()
+
+
+class _Upkeep:
+    """What frames leave behind in this process."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._may_lose = limits.decode_bytes // LOST_SHARE
+        self._modules = 0
+        self._small: int | None = None  # address space after the first frame
+
+    def tidy(self) -> None:
+        """Free what the frame before left in cycles: maps of its memory, each with a descriptor."""
+        gc.collect()
+        if len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            gc.freeze()  # what modules made is not looked through each time
+
+    @property
+    def grown(self) -> bool:
+        """Whether libraries have lost so much memory that this process had better be replaced."""
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+        if self._small is None:
+            self._small = size
+        return size - self._small > self._may_lose
 
 
 def _limit(settings: Settings) -> None:
@@ -59,7 +87,7 @@ def _limit(settings: Settings) -> None:
     largest = max(limits.file_bytes, 2 * limits.pixels) + mmap.PAGESIZE  # samples go to a file in memory
     for kind, value in (
         (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, largest), (resource.RLIMIT_AS, limits.decode_bytes),
-        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_NOFILE, 256),
     ):  # fmt: skip
         hard = resource.getrlimit(kind)[1]
         wanted = value if hard == resource.RLIM_INFINITY else min(value, hard)
@@ -106,20 +134,21 @@ class _Memory:
             os.close(descriptor)
 
 
-def _answer(channel: socket.socket, opened: OpenFrame, relative: str, settings: Settings) -> None:
+def _answer(channel: socket.socket, opened: OpenFrame, relative: str, settings: Settings, worker: _Upkeep) -> None:
+    worker.tidy()
     memory = _Memory()
     try:
         try:
             frame = decode_frame(opened, relative, settings, room=memory.room)
         except FrameVanishedError as error:
-            channel.sendall(json.dumps({"vanished": str(error)}).encode())
+            channel.sendall(json.dumps({"vanished": str(error), "retiring": worker.grown}).encode())
             return
         except Exception as error:  # noqa: BLE001  (what no decoder foresaw is this frame's fate, not the process's)
             failed = f"the decoder failed: {type(error).__name__}: {error}"
-            channel.sendall(json.dumps({"failed": failed[:500]}).encode())
+            channel.sendall(json.dumps({"failed": failed[:500], "retiring": worker.grown}).encode())
             return
         files: list[int] = []
-        told = _told(frame)
+        told = _told(frame) | {"retiring": worker.grown}
         if frame.raw is not None:
             descriptor, offset = memory.holding(frame.raw.packed)
             files, told["offset"] = [descriptor], offset

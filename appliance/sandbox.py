@@ -59,6 +59,9 @@ class Worker:
 
     Args:
         settings: what it must know and obey.
+
+    Attributes:
+        retiring: it asks to be replaced, since libraries have lost memory in it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,6 +76,7 @@ class Worker:
                 stdin=told, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment,
             )  # fmt: skip
         self._ready = False
+        self.retiring = False
 
     @property
     def pid(self) -> int:
@@ -109,7 +113,9 @@ class Worker:
         try:
             socket.send_fds(self._channel, [json.dumps(asked).encode()], files)
             message, received = self._receive(self._settings.limits.decode_s)
-            return _frame_of(message, received, relative, self._settings)
+            told = json.loads(message)
+            self.retiring = bool(told["retiring"])
+            return _frame_of(told, received, relative, self._settings)
         except TimeoutError:
             raise WorkerDiedError(f"decoding took longer than {self._settings.limits.decode_s:g} s") from None
         except OSError as error:
@@ -147,8 +153,7 @@ class Worker:
         self._channel.close()
 
 
-def _frame_of(message: bytes, files: list[int], relative: str, settings: Settings) -> Frame:
-    told = json.loads(message)
+def _frame_of(told: dict[str, Any], files: list[int], relative: str, settings: Settings) -> Frame:
     if "vanished" in told:
         raise FrameVanishedError(told["vanished"])
     if "failed" in told:
@@ -189,7 +194,7 @@ class Sandbox:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._new_deaths: list[Death] = []
         self._closed = False
-        self.died = 0
+        self.died = self.retired = 0
 
     def submit(self, root: Path, relative: str) -> Future[Frame]:
         """Begin to decode a file below a folder.
@@ -241,14 +246,24 @@ class Sandbox:
         try:
             frame = worker.decode(opened, relative)
         except (FrameVanishedError, UndecodableError):
-            self._idle.put(worker)
+            self._give_back(worker)
             raise
         except BaseException:
             self._dismiss(worker)
             self._idle.put(None)
             raise
-        self._idle.put(worker)
+        self._give_back(worker)
         return frame
+
+    def _give_back(self, worker: Worker) -> None:
+        """For the next frame; in the place of one that retires another is started."""
+        if worker.retiring:
+            self._dismiss(worker)
+            self.retired += 1
+            with self._lock:
+                worker = Worker(self._settings)
+                self._workers.add(worker)
+        self._idle.put(worker)
 
     def _ready_one(self) -> Worker:
         """A worker that is up; one that does not come up is no frame's fault.

@@ -1,4 +1,7 @@
-"""What every route shares: the station, a read-only log for one request, and the guard of writes."""
+"""What every route shares: the station, a read-only log for one request, and the guard of writes.
+
+What is quick is `async`: a plain function would go to another thread and back, which costs more than it does.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import hashlib
 import hmac
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +25,7 @@ from appliance.verdict_log import VerdictLog
 _bearer = HTTPBearer(auto_error=False, description="token whose SHA-256 stands in umbra.toml as api.token_sha256")
 
 
-def station_of(request: Request) -> Station:
+async def station_of(request: Request) -> Station:
     """The station this server serves."""
     station: Station = request.app.state.station
     return station
@@ -92,7 +95,7 @@ class Readers:
             log.close()
 
 
-def readers_of(request: Request) -> Readers:
+async def readers_of(request: Request) -> Readers:
     """The readers of the station this server serves."""
     readers: Readers = request.app.state.readers
     return readers
@@ -128,7 +131,7 @@ def open_to_write(station: Station) -> VerdictLog:
         raise HTTPException(503, f"the verdict log cannot be opened: {error}") from error
 
 
-def read_log(readers: ReadersOf) -> Iterator[VerdictLog]:
+async def read_log(readers: ReadersOf) -> AsyncIterator[VerdictLog]:
     """A read-only log for one request."""
     with open_log(readers) as log:
         yield log
@@ -142,7 +145,7 @@ def unprocessable(message: str, *where: str) -> RequestValidationError:
     return RequestValidationError([{"type": "value_error", "loc": where, "msg": message}])
 
 
-def only_known_keys(request: Request) -> None:
+async def only_known_keys(request: Request) -> None:
     """Refuse a query with a key that the operation does not know: a mistyped condition would be no condition.
 
     Raises:
@@ -155,7 +158,7 @@ def only_known_keys(request: Request) -> None:
             raise unprocessable(f"unknown, wanted one of {', '.join(known) or 'none'}", "query", key)
 
 
-def may_write(station: StationOf, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+async def may_write(station: StationOf, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
     """Let writes through that carry the station's token.
 
     Raises:

@@ -78,7 +78,7 @@ def _utc(moment: dt.datetime | None) -> str | None:
         raise unprocessable(f"time {moment} is out of range", "query") from error
 
 
-def the_filter(
+async def the_filter(
     product: str | None = None,
     lot: str | None = None,
     verdict: Literal["PASS", "FAIL", "RETEST"] | None = None,

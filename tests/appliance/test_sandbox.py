@@ -96,6 +96,31 @@ def test_what_exceeds_a_limit_is_the_frames_fault_alone(word: str, reason: str, 
     assert box.died == 0
 
 
+def test_a_worker_that_lost_memory_is_replaced_and_costs_no_frame(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "leak.tif").write_bytes(b"LEAK")
+    good = write_frame(tmp_path, "good", dark(), bits=8, format_name="tiff")
+    box = make()
+    pids: set[int] = set()
+    for _ in range(9):
+        assert "first bytes" in str(box.submit(tmp_path, "leak.tif").result().unreadable)
+        assert box.submit(tmp_path, good.name).result().raw is not None
+        pids.update(worker.pid for worker in box._workers)
+    assert (box.retired, len(pids), box.died) == (2, 3, 0)  # at every fourth, once the first has set the mark
+
+
+def test_frames_leave_no_descriptors_behind(make: Make, tmp_path: Path) -> None:
+    paths = [write_frame(tmp_path, f"f{n}", dark(), bits=8, format_name=n) for n in ("tiff", "png", "fits", "npy")]
+    (tmp_path / "broken.tif").write_bytes(paths[0].read_bytes()[:900])
+    box = make()
+    counts = []
+    for _ in range(60):
+        for name in [*(p.name for p in paths), "broken.tif"]:
+            box.submit(tmp_path, name).result()
+        [worker] = box._workers
+        counts.append(len(list(Path(f"/proc/{worker.pid}/fd").iterdir())))
+    assert max(counts) <= counts[0] + 8
+
+
 def test_a_worker_killed_once_costs_no_frame(make: Make, tmp_path: Path) -> None:
     good = write_frame(tmp_path, "good", dark(), bits=8, format_name="tiff")
     box = make()

@@ -6,6 +6,7 @@ import os
 import sys
 
 if "appliance.decode_worker" in sys.orig_argv:
+    import mmap
     import resource
     import signal
     import time
@@ -22,6 +23,7 @@ if "appliance.decode_worker" in sys.orig_argv:
         while True:
             pass
 
+    HELD: list[mmap.mmap] = []
     WORDS: dict[bytes, Callable[[], object]] = {
         b"SEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
         b"EXIT": lambda: os._exit(3),
@@ -29,6 +31,7 @@ if "appliance.decode_worker" in sys.orig_argv:
         b"SPIN": _spin,
         b"GROW": lambda: _grow([]),
         b"LONG": lambda: os.ftruncate(os.memfd_create("long"), 1 << 40),
+        b"LEAK": lambda: HELD.append(mmap.mmap(-1, 50 << 20)),
         b"ODDS": lambda: dict[str, str]()["of no meaning"],
     }
     before = decoders._decoder_of
