@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions queries compare real solar-ways left-out left-out-dark labeling chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
+.PHONY: demo run test lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
   clean help
 .DEFAULT_GOAL := help
 
@@ -68,6 +68,9 @@ questions: $(VENV)/.dev ## what-if and ranking over a million stored frames; fiv
 
 queries: $(VENV)/.dev ## what 200 queries a second cost a busy screener: four minutes
 	$(BIN)/python -m benchmarks.line.bench_queries $(ARGS)
+
+soak: $(VENV)/.dev ## 100,000 small frames through a running station: an hour; numbers and a picture go to the docs
+	$(BIN)/python -m benchmarks.line.soak $(ARGS)
 
 compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: two to three hours on two cores
 	$(BIN)/python -m benchmarks.training.compare $(ARGS)
