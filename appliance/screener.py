@@ -292,7 +292,7 @@ class Screener:
             if is_full(error):
                 raise NotNowError(f"{candidate.relative}: {error.strerror}") from error
             self._journal.note(events.STUCK, level=logging.ERROR, path=candidate.relative, reason=str(error))
-            self._watcher.settle(candidate)
+            self._watcher.try_later(candidate)
             return
         if moved is None:
             self._watcher.defer(candidate)

@@ -24,6 +24,7 @@ _log = events.get()
 # Folders made in quick succession make watchdog register one callback twice and warn; a hint more or less is nothing.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0  # before another try to put a file away
 Fingerprint = tuple[int, int, int]  # inode, size, mtime_ns
 
 
@@ -53,6 +54,8 @@ class _Seen:
     offered: bool = False  # handed out; not again until settled or deferred
     settled: bool = False  # dealt with as it is; only a change brings it back
     sidecar: bool = False  # its geometry is there
+    tries: int = 0  # to put it away, in vain
+    again_at: float | None = None  # monotonic seconds: settled until then
     patient: bool = False  # unreadable so far: only offered again after `incomplete_s`, or changed
 
 
@@ -192,6 +195,13 @@ class Watcher:
         if seen := self._seen.get(candidate.relative):
             seen.offered, seen.patient = False, seen.fingerprint == candidate.fingerprint
 
+    def try_later(self, candidate: Candidate) -> None:
+        """The file was dealt with but cannot be put away: once more later, each time twice as much later."""
+        if seen := self._seen.get(candidate.relative):
+            self.settle(candidate)
+            seen.again_at = self.clock() + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0**seen.tries)
+            seen.tries += 1
+
     def offer_again(self, candidate: Candidate) -> None:
         """Nothing is wrong with the file, only its time had not come: again at the next look."""
         if seen := self._seen.get(candidate.relative):
@@ -214,6 +224,8 @@ class Watcher:
             seen.announced, seen.closed = True, seen.closed or whole
         if sidecar and not seen.sidecar:
             seen.sidecar, seen.patient = True, False
+        if seen.again_at is not None and now >= seen.again_at:
+            seen.settled, seen.again_at = False, None
         rested = now - seen.since
         enough = self.settings.incomplete_s if seen.patient else 0.0 if seen.closed else self.settings.settle_s
         if seen.offered or seen.settled or rested < enough:

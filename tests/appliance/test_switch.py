@@ -57,7 +57,7 @@ def test_every_frame_has_one_verdict_while_bundles_change(station: Station, daem
     rows = VerdictLog(station.database, readonly=True).verdicts()
     assert set(Counter(row["path"] for row in rows).values()) == {1}
     assert len(rows) == count + 2
-    assert not list(station.inbox.rglob("*.tif"))
+    wait_until(lambda: not list(station.inbox.rglob("*.tif")), "the last one is put away, too")
 
 
 def another_network(folder: Path) -> None:

@@ -179,3 +179,19 @@ def test_an_inbox_made_anew_is_watched_again(inbox: Path) -> None:
         assert until(lambda: [c.relative for c in watcher.poll()] == ["a.tif"])
     finally:
         watcher.stop()
+
+
+def test_a_file_that_cannot_be_put_away_comes_again_later_and_later(
+    watcher: Watcher, inbox: Path, clock: Clock
+) -> None:
+    (inbox / "a.tif").write_bytes(b"1")
+    names(watcher, clock)
+    clock.now += 1
+    [candidate] = watcher.poll()
+    for pause in (5, 10, 20):
+        watcher.try_later(candidate)
+        assert names(watcher, clock, after=pause - 1) == []
+        clock.now += 1.5
+        [candidate] = watcher.poll()
+    watcher.settle(candidate)
+    assert names(watcher, clock, after=10_000) == []
