@@ -14,8 +14,8 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter \
-  clean help
+.PHONY: demo run test lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling \
+  chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -116,13 +116,7 @@ pycuda: $(VENV)/.dev ## pycuda without a GPU or CUDA, and what uses it on an emu
 kernel-report: $(VENV)/.dev ## registers, shared memory and spills of the CUDA kernels, as nvcc reports them
 	$(BIN)/python -m benchmarks.gpu.compiled
 
-bench-chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
-	$(BIN)/python -m tests.reliability.kills $(ARGS)
-
-fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: a quarter of an hour
-	UMBRA_FUZZ_INPUTS=$(or $(INPUTS),20000) $(BIN)/python -m pytest -q tests/appliance/test_fuzz.py
-
-gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
+bench-gpu: $(VENV)/.dev ## kernels and inspectors on this machine's GPU; numbers and a picture go to benchmarks/results
 	$(BIN)/python -m benchmarks.gpu.bench_gpu $(ARGS)
 
 golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at why they changed

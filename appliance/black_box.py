@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from appliance.station import Station
 
@@ -45,6 +45,8 @@ class Crash:
 
 class BlackBox:
     """Written by the one screener of a station; the files are `.in-hand`, `.crash` and `.deaths`.
+
+    As a context it writes down the error that ends it, and closes.
 
     Args:
         station: where.
@@ -82,12 +84,12 @@ class BlackBox:
         """These are measured from now on."""
         _write(self._in_hand, json.dumps(list(frames)))
 
-    def failed(self, error: BaseException) -> None:
-        """The process is about to end over an error."""
-        _write(self._crash, f"{type(error).__name__}: {error}")
+    def __enter__(self) -> Self:
+        return self
 
-    def close(self) -> None:
-        """Close the files."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            _write(self._crash, f"{type(error).__name__}: {error}")
         faulthandler.disable()
         for descriptor in (self._in_hand, self._crash, self._deaths):
             os.close(descriptor)

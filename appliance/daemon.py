@@ -96,19 +96,13 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
         if api is not None:
             api.start()
         _wait_for_room(station, stop)
-        black_box = BlackBox(station)
-        try:
+        with BlackBox(station) as black_box:
             if black_box.pause_s:
                 reason = f"the screener died {black_box.recent} times of late: it waits {black_box.pause_s:g} s"
                 _log.error(events.BACKING_OFF, reason=reason)
                 _wait(station, reason, stop, seconds=black_box.pause_s)
             if not stop.asked:
                 _run(station, bundle, api, black_box, stop)
-        except Exception as error:
-            black_box.failed(error)
-            raise
-        finally:
-            black_box.close()
     finally:
         if api is not None:
             api.stop()

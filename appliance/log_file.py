@@ -105,14 +105,9 @@ class LogFile:
             OutOfServiceError: SQLite could not write.
         """
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._connection:  # commits what was begun, or rolls it back; a full disk has done that by itself
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                if self._connection.in_transaction:  # a full disk has rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise _out_of_service(self.path, error) from error
 

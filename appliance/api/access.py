@@ -60,11 +60,10 @@ class Readers:
             raise RefusedError(f"{self._path}: {error.strerror}") from error
         identity = (found.st_dev, found.st_ino)
         log = self._kept(identity) or VerdictLog(self._path, readonly=True)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(log.close)
             yield log
-        except BaseException:
-            log.close()
-            raise
+            on_error.pop_all()
         self._idle.put((identity, log))
 
     def counts(self, log: VerdictLog) -> dict[str, int]:

@@ -157,24 +157,21 @@ def test_deaths_in_a_row_make_longer_pauses(station: Station) -> None:
     now = 1000.0
     pauses = []
     for _ in range(9):
-        box = BlackBox(station, clock=lambda: now)
-        pauses.append(box.pause_s)
-        box.failed(RuntimeError("engine gone"))
-        box.close()
+        with pytest.raises(RuntimeError, match="engine gone"), BlackBox(station, clock=lambda: now) as box:
+            pauses.append(box.pause_s)
+            raise RuntimeError("engine gone")
     assert pauses == [0, 0, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
     now += 3600
-    box = BlackBox(station, clock=lambda: now)
-    assert box.pause_s == 0
-    assert box.crash is not None
-    assert box.crash.how == "RuntimeError: engine gone"
-    box.close()
+    with BlackBox(station, clock=lambda: now) as box:
+        assert box.pause_s == 0
+        assert box.crash is not None
+        assert box.crash.how == "RuntimeError: engine gone"
 
 
 def test_a_screener_that_backs_off_says_so_and_can_be_stopped(station: Station) -> None:
     for _ in range(8):
-        box = BlackBox(station)
-        box.failed(RuntimeError("engine gone"))
-        box.close()
+        with pytest.raises(RuntimeError), BlackBox(station):
+            raise RuntimeError("engine gone")
     running = Daemon(station, api=False)
     wait_until(lambda: any("it waits 60 s" in r for r in state(station).get("reasons", [])), "the reason")
     began = time.monotonic()
