@@ -129,7 +129,7 @@ starter: $(VENV)/.dev ## train and pack the shipped bundle anew: a night on two 
 	  --note "preset starter, 90,000 simulated frames, seed 1000"
 
 install-station: wheel ## this machine becomes a station: package in /opt/umbra, units of systemd, /var/lib/umbra; as root
-	systemd/station install dist/umbra-*.whl
+	systemd/station install "$$(ls -t dist/umbra-*.whl | head -1)"
 
 uninstall-station: ## undo that; /var/lib/umbra stays
 	systemd/station uninstall

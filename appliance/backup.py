@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -15,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import OutOfServiceError, RefusedError
-from appliance.frame import storable
 from appliance.images import newest_frame
 from appliance.migrations import MIGRATIONS
 from appliance.outbox import seq_of, sync_folder
-from appliance.retention import put_away_files
+from appliance.put_away import judged_frame, move, put_away_files
 from appliance.settings import SETTINGS_FILE
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station, StationLock
@@ -87,12 +87,14 @@ class Restored:
         set_aside: the log that was there before, or None.
         next_seq: number of the next verdict: no number that was ever published is given again.
         without_verdict: frames in done/ and quarantine/ that the log does not know.
+        back: those that were moved back to the inbox; where a file has the name there already, they stay.
     """
 
     verdicts: int
     set_aside: Path | None
     next_seq: int
     without_verdict: tuple[Path, ...]
+    back: tuple[Path, ...]
 
 
 def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
@@ -110,15 +112,17 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
     told = _checked(backup)
     lock = StationLock(station)
     try:
-        set_aside = _set_aside(station)
         part = station.database.with_name(f".{DATABASE}.part")
         shutil.copyfile(backup / DATABASE, part)
+        _as_its_owner(part, station)
         with part.open("rb") as file:
             os.fsync(file.fileno())
+        set_aside = _set_aside(station)
         part.rename(station.database)
         sync_folder(station.root)
         if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
             shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
+            _as_its_owner(station.root / SETTINGS_FILE, station)
         shutil.rmtree(station.columns, ignore_errors=True)
         with closing(VerdictLog(station.database)) as log:
             published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
@@ -127,10 +131,10 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
             log.add_event("log.restored", backup=str(backup), at=told["at"], verdicts=told["verdicts"])
             unknown = tuple(_unknown(station, log))
             next_seq = log.next_seq()
-        if again:
-            for path in unknown:
-                _judge_again(path, station)
-        return Restored(told["verdicts"], set_aside, next_seq, unknown)
+        back = tuple(path for path in unknown if again and _judge_again(path, station))
+        for path in station.root.glob(f"{DATABASE}*"):
+            _as_its_owner(path, station)
+        return Restored(told["verdicts"], set_aside, next_seq, unknown, back)
     finally:
         lock.release()
 
@@ -157,33 +161,53 @@ def _checked(backup: Path) -> dict[str, Any]:
 
 
 def _set_aside(station: Station) -> Path | None:
-    """Move the log that is there, whatever state it is in, with what belongs to it."""
-    if not station.database.exists():
-        return None
+    """Give the log that is there a second name, whatever state it is in, with what belongs to it; then only it stays.
+
+    A write-ahead log that is left over would be replayed into the log that comes.
+    """
     name = f"{DATABASE}.before-{now_utc().replace(':', '')}"
-    for suffix in ("-wal", "-shm", ""):
-        path = station.database.with_name(DATABASE + suffix)
-        if path.exists():
-            path.rename(station.root / f"{name}{suffix}")
-    return station.root / name
+    parts = [(suffix, path) for suffix in ("", "-wal", "-shm") if (path := _beside(station, suffix)).exists()]
+    for suffix, path in parts:
+        os.link(path, station.root / f"{name}{suffix}")
+    sync_folder(station.root)
+    for suffix, path in parts:
+        if suffix:
+            path.unlink()
+    return station.root / name if parts else None
+
+
+def _beside(station: Station, suffix: str) -> Path:
+    return station.database.with_name(DATABASE + suffix)
+
+
+def _as_its_owner(path: Path, station: Station) -> None:
+    """What root puts into a station belongs to whom the station belongs to: the screener must be able to write it."""
+    owner = station.root.stat()
+    if os.geteuid() == 0:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _unknown(station: Station, log: VerdictLog) -> Iterator[Path]:
     for folder in (station.done, station.quarantine):
         for path in put_away_files(folder):
-            if log.judged_frame(storable(path.relative_to(folder).as_posix()), path.stat().st_size) is None:
+            if judged_frame(log, folder, path, quarantine=folder == station.quarantine) is None:
                 yield path
 
 
-def _judge_again(path: Path, station: Station) -> None:
-    """Move a put-away frame, and its sidecar, back to where it was dropped."""
+def _judge_again(path: Path, station: Station) -> bool:
+    """Move a put-away frame, and its sidecar, back to where it was dropped; whether its name was free there."""
     folder = station.done if path.is_relative_to(station.done) else station.quarantine
-    target = station.inbox / path.relative_to(folder)
+    hashed = re.fullmatch(r"(.*)\.([0-9a-f]{8})(\.\d+)?(\.[^.]*)?", path.name)
+    named = hashed and _sha256(path).startswith(hashed[2])
+    name = f"{hashed[1]}{hashed[4] or ''}" if hashed and named else path.name
+    target = station.inbox / path.relative_to(folder).with_name(name)
+    if os.path.lexists(target):
+        return False
     target.parent.mkdir(parents=True, exist_ok=True)
     sidecar = path.with_name(path.name + SIDECAR_SUFFIX)
     if sidecar.exists():
-        sidecar.rename(target.with_name(target.name + SIDECAR_SUFFIX))
-    path.rename(target)
+        move(sidecar, target.with_name(target.name + SIDECAR_SUFFIX))
+    return move(path, target)
 
 
 def _sha256(path: Path) -> str:

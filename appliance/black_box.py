@@ -1,8 +1,9 @@
 """What a screener leaves behind when it dies: how, over which frames, and how often of late.
 
-SIGKILL and a loss of power leave no trace, and no frame is blamed for them. A fatal signal (a crash in an engine, the
-watchdog's SIGABRT) leaves its stack, written by faulthandler; an error that ends the process is written down here.
-The files are made once and written in place, so that a full disk takes nothing from them.
+A fatal signal (a crash in an engine, the watchdog's SIGABRT) leaves its stack, written by faulthandler; an error that
+ends the process is written down here. SIGKILL, that of a system without memory too, and a loss of power leave no trace:
+frames are blamed for them when they were in hand at UNTRACED of them in a row. The files are made once and written in
+place, so that a full disk takes nothing from them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from appliance.station import Station
 ROOM = 1 << 16  # bytes of each file
 RECENT_S = 600.0
 LONGEST_PAUSE_S = 60.0
+UNTRACED = 4  # deaths without a trace over the same frames, until these are blamed
 FrameKey = tuple[str, str]  # path in the inbox, SHA-256
 
 
@@ -44,31 +46,54 @@ class Crash:
 
 
 class BlackBox:
-    """Written by the one screener of a station; the files are `.in-hand`, `.crash` and `.deaths`.
+    """Written by the one screener of a station; the files are `.in-hand`, `.crash`, `.deaths` and `.untraced`.
 
     As a context it writes down the error that ends it, and closes.
 
     Args:
         station: where.
         clock: seconds since 1970.
+
+    Attributes:
+        crash: how the screener before died, or None; kept until `begin`.
     """
 
     def __init__(self, station: Station, *, clock: Callable[[], float] = time.time) -> None:
-        self._in_hand, self._crash, self._deaths = (_open(station.root / n) for n in (".in-hand", ".crash", ".deaths"))
-        self.crash = self._take_crash()
+        self._clock = clock
+        self._in_hand, self._crash, self._deaths, self._untraced = self._files = [
+            _open(station.root / name) for name in (".in-hand", ".crash", ".deaths", ".untraced")
+        ]
+        self._begun = False
+        self.crash = self._find_crash()
         self._recent = [t for t in _list(self._deaths) if 0 <= clock() - t < RECENT_S]
-        if self.crash is not None:
-            self._recent = [*self._recent[-50:], clock()]
-            _write(self._deaths, json.dumps(self._recent))
-        faulthandler.enable(self._crash, all_threads=True)
+        died_at = os.fstat(self._crash).st_mtime
+        if self.crash is not None and died_at not in self._recent:
+            self._count_death(died_at)
 
-    def _take_crash(self) -> Crash | None:
+    def _find_crash(self) -> Crash | None:
         how = _read(self._crash)
         frames = tuple((path, sha256) for path, sha256 in _list(self._in_hand))
-        os.pwrite(self._crash, bytes(ROOM), 0)
+        if how or not frames:
+            return Crash(how, frames) if how else None
+        before, times = (_list(self._untraced) or [[], 0])[:2]
+        times = times + 1 if before == [list(frame) for frame in frames] else 1
+        _write(self._untraced, json.dumps([frames, times]))
+        return Crash(f"ended {times} times without a trace", frames) if times >= UNTRACED else None
+
+    def _count_death(self, at: float) -> None:
+        self._recent = [*self._recent[-50:], at]
+        _write(self._deaths, json.dumps(self._recent))
+
+    def begin(self) -> None:
+        """The crash before has been told: from now on the next one is written down."""
+        with suppress(OSError):
+            os.pwrite(self._crash, bytes(ROOM), 0)
         os.lseek(self._crash, 0, os.SEEK_SET)  # where faulthandler writes
+        if self.crash is not None:
+            _write(self._untraced, "")
         self.hold(())
-        return Crash(how, frames) if how else None
+        faulthandler.enable(self._crash, all_threads=True)
+        self._begun = True
 
     @property
     def pause_s(self) -> float:
@@ -88,10 +113,13 @@ class BlackBox:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and self._begun:
             _write(self._crash, f"{type(error).__name__}: {error}")
-        faulthandler.disable()
-        for descriptor in (self._in_hand, self._crash, self._deaths):
+        elif isinstance(error, Exception):
+            self._count_death(self._clock())
+        if self._begun:
+            faulthandler.disable()
+        for descriptor in self._files:
             os.close(descriptor)
 
 

@@ -32,6 +32,8 @@ def retain(station: StationOption = DEFAULT_STATION, as_json: JsonOption = False
         return
     say(f"deleted: pictures of {report.pictures} frames, {report.frames} frames, {report.files} verdict files "
         f"({report.bytes_ / 1e6:.1f} MB), {report.verdicts} verdicts")  # fmt: skip
+    for trouble in report.troubles:
+        talk().print(trouble, markup=False)
     if report.kept:
         talk().print(
             f"kept: {len(report.kept)} files without a verdict in the log, such as {report.kept[0]}", markup=False
@@ -68,9 +70,15 @@ def restore(
     say(f"{done.verdicts} verdicts; the next one is number {done.next_seq}")
     if done.set_aside is not None:
         say(f"the log before: {done.set_aside}")
-    if done.without_verdict and again:
-        say(f"{len(done.without_verdict)} frames are back in the inbox")
-    elif done.without_verdict:
+    if done.back:
+        say(f"{len(done.back)} frames are back in the inbox")
+    stay = [path for path in done.without_verdict if path not in done.back]
+    if stay and again:
+        talk().print(
+            f"{len(stay)} stay where they are, since the inbox has files of their names, such as {stay[0]}",
+            markup=False,
+        )
+    elif stay:
         talk().print(
             f"{len(done.without_verdict)} put-away frames have no verdict in this log, such as "
             f"{done.without_verdict[0]}; --again judges them once more", markup=False,
@@ -109,6 +117,7 @@ def gauge(
         Part, typer.Option(help="What a part is: the same bytes, the same die, or the same name.")
     ] = Part.FRAME,
     since: Annotated[str | None, typer.Option(help="Only verdicts decided at or after this time, 2026-01-31.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Only verdicts of this bundle, name@digest.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Repeatability study: how far the same parts, judged again and again, get the same verdict and score."""
@@ -117,7 +126,7 @@ def gauge(
     from appliance.gauge import gauge as study
     from appliance.gauge import trials_of
 
-    found = study(trials_of(stations, by=by, since=since))
+    found = study(trials_of(stations, by=by, since=since, bundle=bundle))
     if as_json:
         say(json.dumps(found))
         return

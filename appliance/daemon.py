@@ -22,6 +22,7 @@ from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector
 
 LOOK_FOR_DAMAGE_S = 1.0
+PICTURE_WAIT_S = 0.05  # while retention works on the pictures; a verdict never waits for one
 
 _log = events.get()
 
@@ -31,15 +32,17 @@ def _open_images(station: Station) -> ImageStore | None:
     if not station.settings.disk.keep_images:
         return None
     try:
-        return ImageStore(station.images)
+        return ImageStore(station.images, wait_s=PICTURE_WAIT_S)
     except sqlite3.Error as error:
         _log.error(events.PICTURES_LOST, reason=f"{station.images}: {error}; delete it and start again")
         return None
 
 
 def _say_not_ready(station: Station, reason: str) -> None:
+    """What was said before stays: a log that is lost is restored with numbers above `last_seq`."""
+    before = {name: value for name, value in (station.read_state() or {}).items() if name != "pid"}
     try:
-        station.write_state({"at": now_utc(), "ready": False, "reasons": [reason]})
+        station.write_state(before | {"at": now_utc(), "ready": False, "reasons": [reason]})
     except OSError as error:
         _log.error(events.EVENT_LOST, kind="state", reason=str(error))
 
@@ -118,6 +121,7 @@ def _run(station: Station, bundle: str | None, api: ApiProcess | None, black_box
     try:
         if black_box.crash is not None:
             _blame(black_box.crash, Journal(log))
+        black_box.begin()
         _say_why_no_gpu(station)
         active = log.activation()
         try:

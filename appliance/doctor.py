@@ -153,5 +153,7 @@ def _engines(station: Station, bundle: str | None) -> Check:
         inspector.close()
     except EngineError as error:
         return Check("engines", False, str(error), "reinstall the bundle")
+    except ApplianceError as error:  # the log, which says what is active, cannot be read
+        return Check("engines", None, f"which bundle is active cannot be told: {error}", "mend the database first")
     found = f"{chosen.identity} on {inspector.engine}: {gate.frames} golden frames within {gate.score_difference:.4f}"
     return Check("engines", True, found)

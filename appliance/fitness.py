@@ -26,32 +26,56 @@ class DiskGate:
         station: whose disk.
         journal: where it is told.
         clock: monotonic seconds.
+
+    Attributes:
+        reason: why frames should not be trusted to it; None while it takes everything.
     """
 
     def __init__(self, station: Station, journal: Journal, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._station, self._journal, self._clock = station, journal, clock
-        self._again_at = 0.0
+        self._below = False
+        self._again_at: float | None = None  # set by a refusal, until something was stored again
         self.reason: str | None = None
 
-    def look(self) -> None:
-        """See how much room there is."""
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is screened now. After a refusal one frame after the other is tried, whatever the reason says."""
+        return self._below or (self._again_at is not None and self._clock() < self._again_at)
+
+    def look(self, *, idle: bool = True) -> None:
+        """See how much room there is.
+
+        Args:
+            idle: no frame waits: nothing could show that a refusal is over.
+        """
         mark = self._station.settings.disk.stop_bytes
         free = self._station.free_bytes()
-        if free < mark * (1.0 if self.reason is None else MARGIN):
+        self._below = free < mark * (MARGIN if self._below else 1.0)
+        if self._below:
             self._stop(f"disk: {free} bytes free, screening stops below {mark}")
-        elif self.reason is not None and self._clock() >= self._again_at:
-            self.reason = None
-            self._journal.note(events.DISK_BACK, level=logging.INFO, free=free)
+        elif self._again_at is None or (idle and not self.closed):
+            self._go_on(free)
 
     def refused(self, error: Exception) -> None:
-        """The disk did not take something, whatever it says of its room."""
+        """Something was not stored, whatever the disk says of its room."""
         self._again_at = self._clock() + RETRY_S
-        self._stop(f"disk: {error}")
+        self._stop(f"storage: {error}")
+
+    def took(self) -> None:
+        """A frame went all its way."""
+        if self._again_at is not None and not self._below:
+            self._go_on(self._station.free_bytes())
 
     def _stop(self, reason: str) -> None:
         before, self.reason = self.reason, reason
         if before is None:
             self._journal.note(events.DISK_FULL, reason=reason)
+
+    def _go_on(self, free: int) -> None:
+        self._again_at = None
+        if self.reason is not None:
+            self.reason = None
+            self._journal.note(events.DISK_BACK, level=logging.INFO, free=free)
 
 
 class GoldenWatch:

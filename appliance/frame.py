@@ -43,6 +43,7 @@ class Frame:
         file_bytes: size of the file.
         raw: its samples, or None where they cannot be read.
         unreadable: why they cannot be read, or None.
+        hostile: whether it has cost processes that decode: it is not tried again.
         decode_ms: time from opening the file to its samples.
     """
 
@@ -52,6 +53,7 @@ class Frame:
     raw: RawFrame | None
     unreadable: str | None
     decode_ms: float
+    hostile: bool = False
 
 
 def identify(

@@ -19,6 +19,7 @@ import numpy as np
 
 from appliance.errors import RefusedError
 from appliance.parts import Part
+from appliance.reading import UNREAD
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines.training.evaluate import wilson
@@ -28,7 +29,7 @@ BORDERLINE_SIGMAS = 3.0
 
 
 _KEYS: dict[Part, Callable[[Row], tuple[object, ...] | None]] = {
-    Part.FRAME: lambda row: (row["sha256"],),
+    Part.FRAME: lambda row: None if row["sha256"] == UNREAD else (row["sha256"],),
     Part.DIE: lambda row: (
         None if row["die_x"] is None else (row["product"], row["lot"], row["wafer"], row["die_x"], row["die_y"])
     ),
@@ -55,30 +56,40 @@ class Trial:
     spec: float
 
 
-def trials_of(stations: Sequence[Path], *, by: Part, since: str | None = None) -> list[Trial]:
+def trials_of(
+    stations: Sequence[Path], *, by: Part, since: str | None = None, bundle: str | None = None
+) -> list[Trial]:
     """All verdicts of several stations' logs.
 
     Args:
         stations: folders of stations, or files that are copies of their logs.
         by: what a part is.
         since: only verdicts decided at or after this time.
+        bundle: only verdicts of this bundle, name@digest.
 
     Raises:
-        RefusedError: a log is not there or damaged, or two have one name.
+        RefusedError: a log is not there or damaged, two have one name, or verdicts of several bundles are mixed.
     """
     found: list[Trial] = []
+    bundles: set[str] = set()
     names = Counter(path.resolve().name if path.is_dir() else path.stem for path in stations)
     if len(names) < len(stations):
         raise RefusedError(f"stations have one name: {', '.join(n for n, count in names.items() if count > 1)}")
     for name, path in zip(names, stations, strict=True):
         with closing(VerdictLog(path / "umbra.db" if path.is_dir() else path, readonly=True)) as log:
             after = 0
-            while rows := log.verdicts("v.seq > ? AND v.decided_at >= ?", (after, since or ""), limit=BATCH):
+            asked = (since or "", bundle)
+            while rows := log.verdicts(
+                "v.seq > ? AND v.decided_at >= ? AND v.bundle = COALESCE(?, v.bundle)", (after, *asked), limit=BATCH
+            ):
                 after = rows[-1]["seq"]
+                bundles |= {row["bundle"] for row in rows}
                 keyed = ((_KEYS[by](row), row) for row in rows)
                 found += [
                     Trial(name, key, row["verdict"], row["score"], row["spec"]) for key, row in keyed if key is not None
                 ]
+    if len(bundles) > 1:
+        raise RefusedError(f"verdicts of {len(bundles)} bundles: choose one by --bundle: {', '.join(sorted(bundles))}")
     return found
 
 
@@ -161,7 +172,8 @@ def fleiss_kappa(parts: Sequence[Mapping[str, int]]) -> float | None:
 def spread_of_scores(parts: Sequence[Sequence[Trial]]) -> dict[str, float | None]:
     """Standard deviations of the score: of trials, of stations, of parts, and the gauge's share of the whole variance.
 
-    Variances are estimated by the means of squares of nested groups: trials in stations in parts.
+    Trials are nested in stations, these in parts; of the spread of means, what the groups below put into it is taken off
+    (docs/math.md, eq. 15).
     """
     cells = [
         [np.array([t.score for t in given if t.station == s and t.score is not None]) for s in sorted({t.station for t in given})]
@@ -169,11 +181,16 @@ def spread_of_scores(parts: Sequence[Sequence[Trial]]) -> dict[str, float | None
     ]  # fmt: skip
     cells = [[cell for cell in part if cell.size] for part in cells]
     repeat = _pooled([cell for part in cells for cell in part])
-    stations = _pooled([np.array([cell.mean() for cell in part]) for part in cells if part])
-    mean_trials = float(np.mean([cell.size for part in cells for cell in part])) if any(cells) else 1.0
-    reproduce = None if stations is None else max(0.0, stations - (repeat or 0.0) / mean_trials)
-    means = [float(np.concatenate(part).mean()) for part in cells if part]
-    part_variance = float(np.var(means, ddof=1)) if len(means) > 1 else None
+    compared = [part for part in cells if len(part) > 1]
+    stations = _pooled([np.array([cell.mean() for cell in part]) for part in compared])
+    reproduce = None if stations is None else max(0.0, stations - (repeat or 0.0) * _noise_of_means(compared))
+    means = [float(np.mean([cell.mean() for cell in part])) for part in cells if part]
+    part_variance = None
+    if len(means) > 1:
+        of_trials = np.mean([sum(1 / cell.size for cell in part) / len(part) ** 2 for part in cells if part])
+        of_stations = np.mean([1 / len(part) for part in cells if part])
+        noise = (repeat or 0.0) * of_trials + (reproduce or 0.0) * of_stations
+        part_variance = max(0.0, float(np.var(means, ddof=1) - noise))
     measured = (repeat or 0.0) + (reproduce or 0.0)
     whole = measured + (part_variance or 0.0)
     return {
@@ -182,6 +199,13 @@ def spread_of_scores(parts: Sequence[Sequence[Trial]]) -> dict[str, float | None
         "parts": None if part_variance is None else math.sqrt(part_variance),
         "gauge_share": measured / whole if whole else None,
     }
+
+
+def _noise_of_means(parts: Sequence[Sequence[np.ndarray[Any, np.dtype[np.float64]]]]) -> float:
+    """What trials of variance 1 put into the pooled variance of the stations' means of one part."""
+    shares = [(len(part) - 1, float(np.mean([1 / cell.size for cell in part]))) for part in parts]
+    freedom = sum(f for f, _ in shares)
+    return sum(f * share for f, share in shares) / freedom if freedom else 0.0
 
 
 def _pooled(groups: Sequence[np.ndarray[Any, np.dtype[np.float64]]]) -> float | None:
@@ -199,7 +223,8 @@ def _borderline(parts: Sequence[Sequence[Trial]], spread: Mapping[str, float | N
         flipped += {"PASS", "FAIL"} <= {t.verdict for t in given}
         if scores:
             measured += 1
-            near += abs(float(np.mean(scores)) - given[-1].spec) <= BORDERLINE_SIGMAS * sigma
+            mean = float(np.mean(scores))
+            near += min(abs(mean - t.spec) for t in given) <= BORDERLINE_SIGMAS * sigma
     return {
         "within": BORDERLINE_SIGMAS * sigma, "near": near, "measured": measured,
         "share": near / measured if measured else None, "flipped": flipped,

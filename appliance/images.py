@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Container
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -31,11 +30,12 @@ class ImageStore:
     Args:
         path: of images.db; made when opened for writing.
         readonly: open without writing.
+        wait_s: for another process that writes.
     """
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+    def __init__(self, path: Path, *, readonly: bool = False, wait_s: float = 5.0) -> None:
         uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
-        self._connection = sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False, isolation_level=None)
+        self._connection = sqlite3.connect(uri, uri=True, timeout=wait_s, check_same_thread=False, isolation_level=None)
         if not readonly:
             self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before the first table: room is given back
             self._connection.execute("PRAGMA journal_mode=WAL")
@@ -77,8 +77,10 @@ class ImageStore:
         Returns:
             How many frames lost theirs.
         """
-        oldest = self._connection.execute("SELECT frame_id FROM images WHERE frame_id <= ? ORDER BY frame_id", (up_to,))
-        due = list(islice(((row[0],) for row in oldest if row[0] not in kept), count))
+        # Read whole: a question that is still open when the deleting begins makes it fail when anybody wrote meanwhile.
+        sql = "SELECT frame_id FROM images WHERE frame_id <= ? ORDER BY frame_id"
+        oldest = [row[0] for row in self._connection.execute(sql, (up_to,))]
+        due = [(frame_id,) for frame_id in oldest if frame_id not in kept][:count]
         for start in range(0, len(due), CHUNK):
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany("DELETE FROM images WHERE frame_id = ?", due[start : start + CHUNK])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from appliance.images import ImageStore
 from appliance.labels import Label, standing
-from appliance.pipeline import places_of
+from appliance.put_away import places_of
 from appliance.reading import read_frame
 from appliance.station import Station
 from appliance.verdict import Row

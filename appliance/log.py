@@ -35,6 +35,7 @@ GOLDEN_PASSED = "golden.passed"
 GOLDEN_FAILED = "golden.failed"
 CRASHED = "screener.crashed"
 SUSPECT = "frame.suspect"
+FOLDER_CLOSED = "folder.closed"
 BACKING_OFF = "screener.backing_off"
 
 

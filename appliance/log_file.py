@@ -6,15 +6,17 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database
 
 from appliance.errors import NotNowError, OutOfServiceError, RefusedError
 from appliance.migrations import MIGRATIONS
 from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
+from appliance.verdict import Row
 
 BUSY_MS = 5000
 ROOM_FOR_A_ROW = 1 << 16  # bytes; less is a full disk, whatever SQLite calls it
@@ -40,6 +42,15 @@ def _out_of_service(path: Path, error: sqlite3.OperationalError) -> OutOfService
     return (NotNowError if not_now else OutOfServiceError)(f"{path}: {error}")
 
 
+def _is_one_file(path: Path) -> bool:
+    """Whether a log is a copy, as a backup is, that no WAL belongs to: its header says so."""
+    try:
+        with path.open("rb") as file:
+            return file.read(20)[18:20] == b"\x01\x01"
+    except OSError:
+        return False
+
+
 def _free_bytes(path: Path) -> int:
     found = os.statvfs(path.parent)
     return found.f_bavail * found.f_frsize
@@ -53,12 +64,13 @@ class LogFile:
         readonly: open an existing file without writing anything.
 
     Raises:
-        RefusedError: on a network file system, of a newer schema, damaged, or missing when read-only.
+        RefusedError: on a network file system (copies may be read there), of a newer schema, damaged, or missing when read-only.
     """
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self.path = path
-        if (kind := file_system_of(path.parent)) in NETWORK_FILE_SYSTEMS:
+        kind = file_system_of(path.parent)
+        if kind in NETWORK_FILE_SYSTEMS and not (readonly and _is_one_file(path)):
             raise RefusedError(f"{path}: lies on {kind}; SQLite's WAL wants a local disk")
         try:
             uri = f"{path.resolve().as_uri()}?mode={'ro' if readonly else 'rwc'}"
@@ -85,6 +97,28 @@ class LogFile:
         """Close the connection."""
         self._connection.close()
 
+    def select(self, sql: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+        """All rows that answer a question.
+
+        Raises:
+            OutOfServiceError: SQLite could not read.
+            RefusedError: the log is damaged.
+        """
+        with self._told_apart():
+            return [dict(row) for row in self._connection.execute(sql, values)]
+
+    @contextmanager
+    def _told_apart(self) -> Iterator[None]:
+        """SQLite's errors as what they mean for the station: wait, start anew, or refuse."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise _out_of_service(self.path, error) from error
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise RefusedError(damaged(self.path, error)) from error
+            raise
+
     def _migrate(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
@@ -103,13 +137,12 @@ class LogFile:
         Raises:
             NotNowError: there is no room, or another process holds the log.
             OutOfServiceError: SQLite could not write.
+            RefusedError: the log is damaged.
         """
-        try:
-            with self._connection:  # commits what was begun, or rolls it back; a full disk has done that by itself
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-        except sqlite3.OperationalError as error:
-            raise _out_of_service(self.path, error) from error
+        # The connection commits what was begun, or rolls it back; a full disk has done that by itself.
+        with self._told_apart(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield self._connection
 
     def check(self, *, seconds: float | None = None) -> None:
         """Look for damage.
@@ -138,7 +171,12 @@ class LogFile:
     def copy_to(self, path: Path) -> None:
         """Copy the log as it is at one moment; whoever writes it goes on."""
         with closing(sqlite3.connect(path)) as copy:
-            self._connection.backup(copy, pages=256, sleep=0.01)
+            self._connection.execute("BEGIN")  # without this moment to hold on to, each commit starts the copy anew
+            try:
+                self._connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchone()
+                self._connection.backup(copy, pages=256, sleep=0.01)
+            finally:
+                self._connection.execute("COMMIT")
             copy.execute("PRAGMA journal_mode=DELETE")  # one file
 
 

@@ -134,4 +134,7 @@ MIGRATIONS: tuple[str, ...] = (
             OR OLD.first_seen_at >= COALESCE((SELECT MAX(before) FROM horizons), '')
         BEGIN SELECT RAISE(ABORT, 'frames are append-only'); END;
     """,
+    """
+    CREATE INDEX horizons_by_time ON horizons (before);
+    """,
 )

@@ -58,16 +58,23 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
     body = json.dumps(document(row), ensure_ascii=False, separators=(",", ":")) + "\n"
     temporary = path.with_name(f".{row['seq']}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
+        try:
+            _write(path, temporary, body)
+        except FileNotFoundError:
+            _write(path, temporary, body)  # retention takes empty folders: one may have gone as soon as it was there
     except OSError as error:
         kind = OutboxBlockedError if error.errno in _BLOCKED else NotNowError if is_full(error) else OutOfServiceError
         raise kind(f"{path}: {error.strerror}") from error
+
+
+def _write(path: Path, temporary: Path, body: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def is_full(error: OSError) -> bool:

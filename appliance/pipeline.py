@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import os
-import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +15,12 @@ from appliance.decide import decide
 from appliance.errors import OutboxBlockedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
-from appliance.outbox import outbox_paths, publish, seq_of, sync_folder, told_by
-from appliance.sidecar import SIDECAR_SUFFIX
+from appliance.outbox import outbox_paths, publish, seq_of, told_by
+from appliance.put_away import put_away
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog
-from appliance.watch import Fingerprint, fingerprint_of
+from appliance.watch import Fingerprint
 from engines import Inspector, Measurement
 
 _log = events.get()
@@ -59,35 +57,25 @@ def judge(
     return judged
 
 
-def places_of(folder: Path, relative: str, sha256: str) -> tuple[Path, Path]:
-    """Where a judged file lies in done/ or quarantine/: under its own name, or with its hash where that was taken."""
-    first = folder / relative
-    return first, first.with_name(f"{first.stem[:180]}.{sha256[:8]}{first.suffix}")
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A frame and what is to be committed.
 
-
-def move(source: Path, target: Path) -> None:
-    """Move a file; to another file system by a copy that is whole before it has its name, and the source goes last.
-
-    Raises:
-        OSError: it cannot be moved; the source is where it was.
+    Attributes:
+        frame: that was judged.
+        row: its verdict; of a known frame as it was committed before.
+        measurement: of a new one that could be measured.
+        known: whether it has this verdict already.
     """
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        part = target.with_name(
-            f".{hashlib.sha256(target.name.encode(errors='surrogateescape')).hexdigest()[:16]}.part"
-        )
-        try:
-            shutil.copy2(source, part, follow_symlinks=False)
-            with part.open("rb") as copy:
-                os.fsync(copy.fileno())
-            part.rename(target)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
-        source.unlink()
+
+    frame: Frame
+    row: Row
+    measurement: Measurement | None
+    known: bool
+
+
+def _unnoticed(_frames: Sequence[Frame]) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,40 +87,51 @@ class Line:
         inspector: the engines, through the golden gate.
         log: open for writing.
         images: open for writing, or None where pictures are not kept.
+        in_hand: entered with the frames that are measured, for as long as they are.
     """
 
     station: Station
     inspector: Inspector
     log: VerdictLog
     images: ImageStore | None
+    in_hand: Callable[[Sequence[Frame]], AbstractContextManager[None]] = _unnoticed
 
-    def screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
-        """Judge together; commit and publish one after the other, each as it is asked for.
+    def judge(self, frames: Sequence[Frame]) -> list[Judged]:
+        """Judge together; nothing is stored.
 
         The same bytes at the same path keep the verdict that this bundle gave them. Of a path there may be one frame.
 
         Raises:
             EngineFaultError: an engine failed.
-            OutOfServiceError: the disk does not take it. The frame stays where it is.
+            OutOfServiceError: the log cannot be read.
         """
         own = self.inspector.bundle
         known = [self.log.find_verdict(f.identity.path, f.sha256, own.identity) for f in frames]
         new = [frame for frame, row in zip(frames, known, strict=True) if row is None]
-        judged = iter(judge(
-            new, self.inspector, spec=lambda product: self.log.spec_for(product, own.spec),
-            capture_failed=self.station.settings.capture_failed,
-        ))  # fmt: skip
-        for frame, row in zip(frames, known, strict=True):
-            if row is not None:
-                self.log.add_event("frame.seen_again", path=frame.identity.path, seq=row["seq"])
-                self.publish(row, again=False)
-                yield row
-                continue
-            decided, measurement = next(judged)
-            recorded = self.log.record(frame, decided)
-            self.publish(recorded)
-            self._keep_pictures(recorded, measurement)
-            yield recorded
+        specs = {product: self.log.spec_for(product, own.spec) for product in {f.identity.product for f in new}}
+        with self.in_hand(new):
+            found = judge(new, self.inspector, spec=specs.__getitem__,
+                          capture_failed=self.station.settings.capture_failed)  # fmt: skip
+        fresh = iter(found)
+        return [
+            Judged(frame, *next(fresh), known=False) if row is None else Judged(frame, row, None, known=True)
+            for frame, row in zip(frames, known, strict=True)
+        ]
+
+    def record(self, judged: Judged) -> Row:
+        """Commit and publish.
+
+        Raises:
+            OutOfServiceError: the disk does not take it. The frame stays where it is.
+        """
+        if judged.known:
+            self.log.add_event(events.SEEN_AGAIN, path=judged.frame.identity.path, seq=judged.row["seq"])
+            self.publish(judged.row, again=False)
+            return judged.row
+        recorded = self.log.record(judged.frame, judged.row)
+        self.publish(recorded)
+        self._keep_pictures(recorded, judged.measurement)
+        return recorded
 
     def _keep_pictures(self, row: Row, measurement: Measurement | None) -> None:
         """Pictures may be lost; a verdict never waits for them."""
@@ -144,30 +143,31 @@ class Line:
             _log.error(events.PICTURES_LOST, seq=row["seq"], reason=str(error))
 
     def publish(self, row: Row, *, again: bool = True) -> None:
-        """Write a verdict's file; with `again` False only where no file holds this verdict.
+        """Write a verdict's file, unless it holds a newer one; with `again` False only where no file holds this verdict.
 
         Raises:
             OutOfServiceError: the disk does not take it.
         """
         try:
             path = self._outbox_path(row)
-            if again or seq_of(path) != row["seq"]:
+            held = seq_of(path) or 0
+            if held <= row["seq"] if again else held != row["seq"]:
                 publish(path, row)
         except OutboxBlockedError as error:
             self.log.add_event(events.BLOCKED, seq=row["seq"], reason=str(error))
             _log.error(events.BLOCKED, seq=row["seq"], reason=str(error))
 
     def _outbox_path(self, row: Row) -> Path:
-        """The first name that is free, or holds an earlier verdict on the same path."""
+        """The first name that is free, or holds a verdict on the same path."""
         paths = outbox_paths(self.station.outbox, row)
         for path in paths:
             told = told_by(path)
-            if (told is None and not path.exists()) or (told is not None and self._is_earlier(told, row)):
+            if (told is None and not os.path.lexists(path)) or (told is not None and self._is_of_the_same(told, row)):
                 return path
         return paths[-1]
 
-    def _is_earlier(self, told: Row, row: Row) -> bool:
-        """Whether a verdict file is of the same frame; what the log has forgotten is known by what it says itself."""
+    def _is_of_the_same(self, told: Row, row: Row) -> bool:
+        """Whether a verdict file tells of the same path; what the log has forgotten is known by what it says itself."""
         holder = self.log.verdict(told["seq"])
         if holder is not None:
             return bool(holder["path"] == row["path"])
@@ -189,19 +189,5 @@ class Line:
         Raises:
             OSError: it cannot be moved. Its verdict stands.
         """
-        source = self.station.inbox / relative
-        if fingerprint_of(source) != seen:
-            return None
         folder = self.station.done if frame.unreadable is None else self.station.quarantine
-        first, second = places_of(folder, relative, frame.sha256)
-        target = second if first.exists() else first
-        sidecar = source.with_name(source.name + SIDECAR_SUFFIX)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            move(source, target)
-            if sidecar.is_file():
-                move(sidecar, target.with_name(target.name + SIDECAR_SUFFIX))
-            sync_folder(target.parent)
-        except FileNotFoundError:
-            return None
-        return target
+        return put_away(self.station.inbox / relative, seen, folder, relative, frame.sha256)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from appliance.decode import decode
-from appliance.errors import FrameError, FrameVanishedError
+from appliance.errors import FrameError, FrameVanishedError, OutOfServiceError
 from appliance.frame import Frame, identify
 from appliance.settings import LimitSettings, Settings
 from appliance.sidecar import SIDECAR_SUFFIX, Sidecar, read_sidecar
@@ -67,7 +67,27 @@ def open_frame(root: Path, relative: str) -> OpenFrame:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise FrameVanishedError(f"{name}: behind a link now") from error
-        return OpenFrame(None, None, f"cannot be opened: {error.strerror}")
+        return OpenFrame(None, None, f"cannot be opened: {_its_own(error, name)}")
+
+
+# What the mount or this process lacks for the moment is no fault of the file that was asked for.
+_OF_THE_SHARE = (errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.ENXIO, errno.ETIMEDOUT, errno.EHOSTDOWN,
+                 errno.EHOSTUNREACH, errno.ECONNABORTED, errno.ECONNRESET, errno.EINTR, errno.EAGAIN)  # fmt: skip
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+
+
+def _its_own(error: OSError, name: str) -> str:
+    """Why a file cannot be read, where that is the file's own fault.
+
+    Raises:
+        FrameVanishedError: its share is gone.
+        OutOfServiceError: this process can open nothing more.
+    """
+    if error.errno in _OF_THE_PROCESS:
+        raise OutOfServiceError(f"{name}: {error.strerror}") from error
+    if error.errno in _OF_THE_SHARE:
+        raise FrameVanishedError(f"{name}: {error.strerror}") from error
+    return error.strerror or str(error)
 
 
 @contextmanager
@@ -99,7 +119,7 @@ def _with_sidecar(file: int, folder: int, name: str) -> OpenFrame:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENAMETOOLONG):  # no sidecar, or none that counts
             return OpenFrame(file, None, None)
-        return OpenFrame(file, None, f"sidecar {name}: {error.strerror}")
+        return OpenFrame(file, None, f"sidecar {name}: {_its_own(error, name)}")
 
 
 def read_frame(path: Path, relative: str, settings: Settings) -> Frame:
@@ -174,7 +194,7 @@ def _read(
             longer = bool(file.read(1))
         after = os.fstat(opened.file)
     except OSError as error:
-        return nothing, UNREAD, 0, f"cannot be read: {error.strerror}"
+        return nothing, UNREAD, 0, f"cannot be read: {_its_own(error, name)}"
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or longer or count < before.st_size:
         raise FrameVanishedError(f"{name}: changed while it was read")
     return content, hashlib.sha256(content).hexdigest(), len(content), opened.problem

@@ -6,18 +6,21 @@ A frame without a verdict is never deleted, nor anything of a frame that a perso
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.frame import storable
 from appliance.images import ImageStore
+from appliance.put_away import judged_frame, put_away_files
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 
 DAY_S = 86400.0
+EMPTY_S = 60.0  # somebody may be about to write into a folder that is younger
+_OF_OTHERS = (".*.tmp", ".*.part")  # under way to their names
 CHUNK = 500  # rows deleted at once: nobody waits long for the log
 
 
@@ -30,6 +33,7 @@ class Report:
             outbox, and verdicts.
         bytes_: of frames and files in the outbox.
         kept: frames in done/ and quarantine/ that were due but have no verdict in the log.
+        troubles: what could not be done.
     """
 
     pictures: int = 0
@@ -38,6 +42,7 @@ class Report:
     verdicts: int = 0
     bytes_: int = 0
     kept: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,10 @@ class Retention:
     def run(self) -> Report:
         """Delete what is due: pictures, frames in done/ and quarantine/, files in the outbox, verdicts, in this order."""
         report = Report()
-        self._pictures(report)
+        try:
+            self._pictures(report)
+        except sqlite3.Error as error:  # pictures may be lost; the disk must not fill over them
+            report.troubles.append(f"{self.station.images}: {error}; it may be deleted")
         self._frames(report)
         wanted = self.station.settings.retention
         if wanted.outbox_days:
@@ -74,7 +82,7 @@ class Retention:
         if wanted.verdicts_days:
             report.verdicts = self.log.forget(_utc(self._cutoff(wanted.verdicts_days)), chunk=CHUNK)
         for folder in (self.station.done, self.station.quarantine, self.station.outbox):
-            _remove_empty(folder)
+            _remove_empty(folder, before=self.now - EMPTY_S)
         return report
 
     def _cutoff(self, days: float) -> float:
@@ -119,19 +127,22 @@ class Retention:
         for file in oldest_first:
             if not (wanted.done_bytes and left > wanted.done_bytes) and self._short_of() <= 0:
                 break
-            left -= file.size
-            self._let_go(file, self.station.done, labeled, report)
+            if self._let_go(file, self.station.done, labeled, report):
+                left -= file.size
 
-    def _let_go(self, file: _File, folder: Path, labeled: set[int], report: Report) -> None:
-        """Delete a put-away frame, if its verdict is in the log and no person labeled it."""
+    def _let_go(self, file: _File, folder: Path, labeled: set[int], report: Report) -> bool:
+        """Delete a put-away frame, if its verdict is in the log and no person labeled it; whether it went."""
         relative = file.path.relative_to(folder)
-        frame_id = self.log.judged_frame(storable(relative.as_posix()), file.size)
+        frame_id = judged_frame(self.log, folder, file.path, quarantine=folder == self.station.quarantine)
         if frame_id is None:
             report.kept.append(relative.as_posix())
-        elif frame_id not in labeled:
-            self._delete(file, report)
-            file.path.with_name(file.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)
-            report.frames += 1
+            return False
+        if frame_id in labeled:
+            return False
+        self._delete(file, report)
+        file.path.with_name(file.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)
+        report.frames += 1
+        return True
 
     @staticmethod
     def _delete(file: _File, report: Report) -> None:
@@ -141,27 +152,26 @@ class Retention:
     @staticmethod
     def _files(folder: Path, *, before: float = float("inf")) -> list[_File]:
         """Files below a folder, oldest first; sidecars are not counted."""
-        statuses = ((path, path.lstat()) for path in put_away_files(folder))
-        found = [_File(path, s.st_ctime, s.st_size) for path, s in statuses if s.st_ctime < before]
+        found = []
+        for path in put_away_files(folder):
+            if any(path.match(pattern) for pattern in _OF_OTHERS):
+                continue
+            with suppress(FileNotFoundError):  # given its name, or taken by somebody, since it was listed
+                status = path.lstat()
+                if status.st_ctime < before:
+                    found.append(_File(path, status.st_ctime, status.st_size))
         return sorted(found, key=lambda f: f.since)
-
-
-def put_away_files(folder: Path) -> Iterator[Path]:
-    """Regular files below a folder, without the sidecars of others."""
-    names = {path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
-    for path in names:
-        if not (path.name.endswith(SIDECAR_SUFFIX) and path.with_name(path.name[: -len(SIDECAR_SUFFIX)]) in names):
-            yield path
 
 
 def _utc(seconds: float) -> str:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _remove_empty(folder: Path) -> None:
-    """Folders below one in which nothing is left."""
+def _remove_empty(folder: Path, *, before: float) -> None:
+    """Folders below one in which nothing is left, and in which nothing has happened since a time."""
     for path in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
         try:
-            path.rmdir()
+            if path.lstat().st_mtime < before:
+                path.rmdir()
         except OSError:
             continue  # something is in it, or came just now

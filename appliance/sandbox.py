@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,11 @@ class Worker:
     def pid(self) -> int:
         """Its process number."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process.poll() is None
 
     def wait_ready(self) -> None:
         """Wait, the first time, until it is up.
@@ -229,7 +235,7 @@ class Sandbox:
             attempt += 1
             opened = open_frame(root, relative)
             try:
-                return self._by_a_worker(opened, relative)
+                return self._by_a_worker(opened, relative, fresh=attempt > 1)
             except UndecodableError as error:
                 return self._given_up(opened, relative, str(error), began)
             except WorkerDiedError as error:
@@ -237,12 +243,13 @@ class Sandbox:
                     raise FrameVanishedError(f"{relative}: the sandbox is closed") from error
                 self._count(Death(relative, str(error), last=attempt == TRIES))
                 if attempt == TRIES:
-                    return self._given_up(opened, relative, f"{error}, {TRIES} times", began)
+                    given_up = self._given_up(opened, relative, f"{error}, {TRIES} times", began)
+                    return replace(given_up, hostile=True)
             finally:
                 opened.close()
 
-    def _by_a_worker(self, opened: OpenFrame, relative: str) -> Frame:
-        worker = self._ready_one()
+    def _by_a_worker(self, opened: OpenFrame, relative: str, *, fresh: bool) -> Frame:
+        worker = self._ready_one(fresh=fresh)
         try:
             frame = worker.decode(opened, relative)
         except (FrameVanishedError, UndecodableError):
@@ -260,13 +267,13 @@ class Sandbox:
         if worker.retiring:
             self._dismiss(worker)
             self.retired += 1
-            with self._lock:
-                worker = Worker(self._settings)
-                self._workers.add(worker)
-        self._idle.put(worker)
+        self._idle.put(None if worker.retiring else worker)
 
-    def _ready_one(self) -> Worker:
-        """A worker that is up; one that does not come up is no frame's fault.
+    def _ready_one(self, *, fresh: bool) -> Worker:
+        """A worker that is up; one that does not come up, or has died since its last frame, is no frame's fault.
+
+        Args:
+            fresh: one that has decoded nothing yet.
 
         Raises:
             OutOfServiceError: none comes up.
@@ -274,6 +281,9 @@ class Sandbox:
         for attempt in range(1, TRIES + 1):
             worker = self._idle.get()
             try:
+                if worker is not None and (fresh or not worker.alive):
+                    self._dismiss(worker)
+                    worker = None
                 if worker is None:
                     worker = self._start()
                 worker.wait_ready()
@@ -309,7 +319,8 @@ class Sandbox:
         """A frame that cannot be had, with the hash of its bytes, which no decoder is needed for."""
         sha256, size = UNREAD, 0
         if opened.file is not None:
-            sha256, size = hash_of(opened.file), os.fstat(opened.file).st_size
+            with suppress(OSError):  # not even its bytes can be had
+                sha256, size = hash_of(opened.file), os.fstat(opened.file).st_size
         identity = identify(relative, name_pattern=self._settings.name_pattern)
         return Frame(identity=identity, sha256=sha256, file_bytes=size, raw=None, unreadable=reason,
                      decode_ms=(time.perf_counter() - began) * 1e3)  # fmt: skip

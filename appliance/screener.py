@@ -7,7 +7,8 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
@@ -88,8 +89,9 @@ class Screener:
     _rate: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     _next_heartbeat: float = 0.0
     _inbox_present: bool = True
+    _closed: dict[str, str] = field(default_factory=dict)
     _cursor: int = 0
-    _largest: int = 1  # bytes of a frame
+    _sizes: deque[int] = field(default_factory=lambda: deque([1], maxlen=64))  # bytes of the last frames' samples
     _unfinished: dict[tuple[str, str], Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -99,6 +101,7 @@ class Screener:
         self._journal = Journal(self.log)
         self._disk = DiskGate(self.station, self._journal)
         self._golden = GoldenWatch(self.station, self._journal)
+        self.line = replace(self.line, in_hand=self._in_hand)
         for event in self.log.events(events.SUSPECT):
             self._suspects[event["detail"]["path"], event["detail"]["sha256"]] += 1
 
@@ -116,7 +119,7 @@ class Screener:
             while not self.stop.asked:
                 try:
                     self._heartbeat()
-                    if self._reason_to_pause() is None:
+                    if not self._disk.closed and self._golden.reason is None:
                         self._step()
                         continue
                 except NotNowError as error:
@@ -124,10 +127,6 @@ class Screener:
                 time.sleep(PAUSE_S)
         finally:
             self._shut_down()
-
-    def _reason_to_pause(self) -> str | None:
-        """Why nothing is screened now; frames stay pending."""
-        return self._disk.reason or self._golden.reason
 
     def _step(self) -> None:
         """Screen the next batch, or wait for one.
@@ -175,23 +174,41 @@ class Screener:
             self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
 
     def _room(self) -> int:
-        """How many frames may be decoded ahead: two batches, as far as frames like the largest one seen leave memory."""
-        return max(DECODE_AHEAD, min(2 * self.line.inspector.batch, DECODED_BYTES // self._largest))
+        """How many frames may be decoded ahead: two batches, as far as frames like the largest of the last ones leave memory."""
+        return max(DECODE_AHEAD, min(2 * self.line.inspector.batch, DECODED_BYTES // max(self._sizes, default=1)))
 
     def _screen_batch(self) -> None:
-        """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once."""
-        new: list[Taken] = []
-        for candidate, decoded in self._next_decoded():
-            frame = self._take(candidate, decoded)
-            if frame is None:
-                continue
-            row = self._unfinished.pop((frame.identity.path, frame.sha256), None)
-            if row is None:
-                new.append((candidate, frame))
-            else:
-                self._finish(candidate, frame, row)
-        for together in self._apart(new):
-            self._screen_together(together)
+        """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once.
+
+        Raises:
+            OutOfServiceError: something cannot be stored; what has not come to its end will be looked at again.
+        """
+        taken: dict[str, Candidate] = {}
+        try:
+            new: list[Taken] = []
+            for candidate, decoded in self._next_decoded():
+                taken[candidate.relative] = candidate
+                frame = self._take(candidate, decoded)
+                if frame is None:
+                    del taken[candidate.relative]
+                    continue
+                row = self._unfinished.pop((frame.identity.path, frame.sha256), None)
+                if row is None:
+                    new.append((candidate, frame))
+                else:
+                    self._finish(candidate, frame, row)
+                    del taken[candidate.relative]
+            for together in self._apart(new):
+                for (candidate, frame), judged in zip(
+                    together, self.line.judge([frame for _, frame in together]), strict=True
+                ):
+                    self._finish(candidate, frame, self.line.record(judged))
+                    del taken[candidate.relative]
+                    self._heartbeat()  # all of them are measured: a change of the bundle here takes nothing from them
+        except OutOfServiceError:
+            for candidate in taken.values():
+                self._watcher.offer_again(candidate)
+            raise
 
     def _apart(self, new: Sequence[Taken]) -> Iterator[Sequence[Taken]]:
         """Frames that were in hand when the screener died are measured alone: the next death shows which one it is."""
@@ -200,34 +217,21 @@ class Screener:
             yield harmless
         yield from ([t] for t in new if self._suspects[_key(t[1])])
 
-    def _screen_together(self, taken: Sequence[Taken]) -> None:
-        """Judge, commit, publish and put away.
-
-        Raises:
-            NotNowError: the disk does not take one; it and the following ones will be looked at again.
-        """
-        self._hold([_key(frame) for _, frame in taken])
-        rows = self.line.screen([frame for _, frame in taken])
-        done = 0
-        try:
-            for (candidate, frame), row in zip(taken, rows, strict=True):
-                self._finish(candidate, frame, row)
-                done += 1
-                self._heartbeat()  # all of them are measured: a change of the bundle here takes nothing from them
-        except OutOfServiceError:  # of which no frame is guilty
-            for candidate, _ in taken[done:]:
-                self._watcher.offer_again(candidate)
-            self._hold(())
-            raise
-        self._hold(())
-
-    def _hold(self, keys: Sequence[FrameKey]) -> None:
-        if self.black_box is not None:
-            self.black_box.hold(keys)
+    @contextmanager
+    def _in_hand(self, frames: Sequence[Frame]) -> Iterator[None]:
+        """Frames that are being measured are written down: a death now may be the doing of one of them."""
+        if self.black_box is None:
+            yield
+            return
+        self.black_box.hold([_key(frame) for frame in frames])
+        yield
+        self.black_box.hold(())
 
     def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
         """The next file that is being decoded; with a GPU those that are decoded within the waiting time, too."""
-        first = self._decoding.popleft()
+        first = self._first_decoded()
+        if first is None:
+            return
         self._decode_ahead()
         yield first
         end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
@@ -238,17 +242,35 @@ class Screener:
             self._decode_ahead()
             yield following
 
+    def _first_decoded(self) -> tuple[Candidate, Future[Frame]] | None:
+        """The oldest file that is decoded, as soon as there is one; None where this is told to stop meanwhile.
+
+        Files come in their order; one that takes longer than a heartbeat lets the others pass, and no watchdog starve.
+        """
+        wait([self._decoding[0][1]], timeout=HEARTBEAT_S)
+        while not self.stop.asked:
+            for number, (_, decoded) in enumerate(self._decoding):
+                if decoded.done():
+                    found = self._decoding[number]
+                    del self._decoding[number]
+                    return found
+            self._heartbeat()
+            wait([decoded for _, decoded in self._decoding], timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
+        return None
+
     def _take(self, candidate: Candidate, decoded: Future[Frame]) -> Frame | None:
         """A decoded file; None where it must be looked at again."""
         try:
-            frame = self._await(decoded)
+            frame = decoded.result()
         except FrameVanishedError as error:
             self._look_again(candidate, str(error))
             return None
-        if frame.unreadable is not None and candidate.rested_s < self.station.settings.watch.incomplete_s:
+        early = candidate.rested_s < self.station.settings.watch.incomplete_s
+        if frame.unreadable is not None and early and not frame.hostile:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
             return None
-        self._largest = max(self._largest, frame.file_bytes)
+        if frame.raw is not None:
+            self._sizes.append(frame.raw.packed.nbytes)
         if self._suspects[_key(frame)] >= CRASHES_PER_FRAME:
             reason = f"the screener died {self._suspects[_key(frame)]} times while this frame was measured"
             return replace(frame, raw=None, unreadable=reason)
@@ -266,24 +288,16 @@ class Screener:
                 "ms_decode", "ms_inspect", "ms_total")})  # fmt: skip
         self._put_away(candidate, frame)
 
-    def _await(self, decoded: Future[Frame]) -> Frame:
-        """The decoded frame; a long one does not keep the watchdog hungry.
-
-        Raises:
-            FrameVanishedError: the file is gone or changed.
-        """
-        while not wait([decoded], timeout=HEARTBEAT_S).done:
-            self._heartbeat()
-        return decoded.result()
-
     def _look_again(self, candidate: Candidate, reason: str) -> None:
-        """A file that went, changed in our hands, or may not be opened; the last is left where it is, and said."""
-        kind = events.STUCK if candidate.path.exists() else events.VANISHED
-        if kind == events.STUCK and candidate.rested_s < self.station.settings.watch.incomplete_s:
+        """A file that went, or changes whenever it is read: later and later, for as long as it is there."""
+        if not os.path.lexists(candidate.path):
+            self._journal.note(events.VANISHED, path=candidate.relative, reason=reason)
+            self._watcher.offer_again(candidate)  # should it come back as it was
+        elif candidate.rested_s < self.station.settings.watch.incomplete_s:
             self._watcher.defer(candidate)
-            return
-        self._journal.note(kind, path=candidate.relative, reason=reason)
-        self._watcher.settle(candidate)
+        else:
+            self._journal.note(events.STUCK, path=candidate.relative, reason=reason)
+            self._watcher.try_later(candidate)
 
     def _put_away(self, candidate: Candidate, frame: Frame) -> None:
         try:
@@ -294,6 +308,7 @@ class Screener:
             self._journal.note(events.STUCK, level=logging.ERROR, path=candidate.relative, reason=str(error))
             self._watcher.try_later(candidate)
             return
+        self._disk.took()
         if moved is None:
             self._watcher.defer(candidate)
         else:
@@ -308,14 +323,18 @@ class Screener:
             return
         self._next_heartbeat = now + HEARTBEAT_S
         notify("WATCHDOG=1")
-        self._disk.look()
+        self._disk.look(idle=not self._watcher.waiting)
         self._follow_activation()
         self._golden.look(self.line.inspector)
-        if self._watcher.present != self._inbox_present:
-            self._inbox_present = self._watcher.present
+        if (present := self._watcher.present) != self._inbox_present:
+            self._inbox_present = present
             self._journal.note(
                 events.INBOX_BACK if self._inbox_present else events.INBOX_GONE, inbox=str(self.station.inbox)
             )
+        for folder, reason in self._watcher.closed.items():
+            if folder not in self._closed:
+                self._journal.note(events.FOLDER_CLOSED, folder=folder or ".", reason=reason)
+        self._closed = dict(self._watcher.closed)
         for death in self._sandbox.deaths():
             self._journal.note(events.DECODER_DIED, level=logging.ERROR, path=death.relative, reason=death.reason,
                                given_up=death.last)  # fmt: skip
@@ -340,7 +359,8 @@ class Screener:
     def state(self) -> dict[str, Any]:
         """What the screener is doing, as state.json holds it."""
         gone = None if self._inbox_present else f"inbox {self.station.inbox} is not there"
-        reasons = [reason for reason in (self._disk.reason, self._golden.reason, gone) if reason is not None]
+        closed = [f"inbox/{folder}: cannot be listed: {reason}" for folder, reason in self._closed.items()]
+        reasons = [reason for reason in (self._disk.reason, self._golden.reason, gone, *closed) if reason is not None]
         recent = [t for t in self._rate if time.monotonic() - t < 60]
         span = time.monotonic() - recent[0] if len(recent) > 1 else 0.0
         return {

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from appliance.settings import Settings, read_settings
 from engines import Bundle, EngineChoice, bundle
 
 STATE_FILE = "state.json"
+STALE_S = 10.0  # without a new state: the screener is gone, or hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,11 @@ class Station:
                 station.engines,
                 station.bundles,
             ):
-                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                except OSError:
+                    if not os.path.lexists(folder):
+                        raise  # else a mount that is dead now: the screener says so and waits
         elif not root.is_dir():
             raise RefusedError(f"station {root}: no such folder; `umbra run --station {root}` makes one")
         return station
@@ -131,9 +138,9 @@ class Station:
             return 0
 
     def is_screened(self) -> bool:
-        """Whether the daemon that last published its state is still there."""
+        """Whether the daemon that last published its state did so just now and is still there."""
         state = self.read_state()
-        if state is None or "pid" not in state:
+        if state is None or "pid" not in state or not is_recent(state):
             return False
         try:
             os.kill(state["pid"], 0)
@@ -156,6 +163,17 @@ class Station:
         except (OSError, ValueError):
             return None
         return state
+
+
+def is_recent(state: Mapping[str, Any]) -> bool:
+    """Whether a state was published within STALE_S; a clock that was set back makes it old as well."""
+    return abs(age_s(state)) <= STALE_S
+
+
+def age_s(state: Mapping[str, Any]) -> float:
+    """Seconds since a state was published."""
+    at = dt.datetime.fromisoformat(state.get("at", "1970-01-01T00:00:00Z"))
+    return (dt.datetime.now(dt.UTC) - at).total_seconds()
 
 
 class StationLock:

@@ -17,14 +17,14 @@ from pathlib import Path
 
 from appliance.errors import ApplianceError, RefusedError
 from appliance.images import kept_pictures
-from appliance.pipeline import places_of
+from appliance.put_away import places_of
 from appliance.settings import SETTINGS_FILE
 from appliance.station import STATE_FILE, Station
 from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
 
 EVENTS, JOURNAL_LINES = 1000, 2000
-_SECRET = re.compile(r"(?m)^(\s*[\w.-]*(?:token|secret|password)[\w.-]*\s*=\s*).*$", re.IGNORECASE)
+_SECRET = re.compile(r"""([\w.'"-]*(?:token|secret|password)[\w.'"-]*\s*=\s*)[^,}\n]*""", re.IGNORECASE)
 
 
 def write(out: Path, station: Station, report: str, *, frames: Sequence[int] = ()) -> list[str]:
@@ -66,14 +66,20 @@ def _parts(station: Station, report: str, frames: Sequence[int]) -> Iterator[tup
     yield "packages.txt", "\n".join(packages).encode()
     settings = station.root / SETTINGS_FILE
     if settings.exists():
-        yield SETTINGS_FILE, _SECRET.sub(r'\1"(left out)"', settings.read_text(encoding="utf-8")).encode()
-    for name in (STATE_FILE, ".crash", ".in-hand", ".deaths"):
+        yield SETTINGS_FILE, _without_secrets(settings).encode()
+    for name in (STATE_FILE, ".crash", ".in-hand", ".deaths", ".untraced"):
         if (path := station.root / name).exists():
             yield name.lstrip("."), path.read_bytes().rstrip(b"\0")
     if station.database.exists():
         yield from _of_the_log(station, frames)
     if (journal := _journal()) is not None:
         yield "journal.txt", journal
+
+
+def _without_secrets(settings: Path) -> str:
+    """umbra.toml without the values of keys that name a secret, however they are written."""
+    text = settings.read_text(encoding="utf-8", errors="replace")
+    return _SECRET.sub(r'\1"(left out)"', text)
 
 
 def _of_the_log(station: Station, frames: Sequence[int]) -> Iterator[tuple[str, bytes]]:
@@ -83,13 +89,20 @@ def _of_the_log(station: Station, frames: Sequence[int]) -> Iterator[tuple[str, 
         yield "log.txt", str(error).encode()
         return
     with closing(log):
-        counts = log.counts() | {"last_seq": log.last_seq(), "file_bytes": station.database.stat().st_size}
-        yield "log.json", json.dumps(counts, indent=1).encode()
-        for table in ("events", "bundles", "specs"):
-            rows = log.table(table, limit=EVENTS)
-            yield f"{table}.jsonl", "\n".join(json.dumps(row) for row in reversed(rows)).encode()
+        try:
+            yield from _tables(station, log)
+        except RefusedError as error:  # damaged somewhere: what was read before goes along
+            yield "log.txt", str(error).encode()
         for number in frames:
             yield from _frame(station, log, number)
+
+
+def _tables(station: Station, log: VerdictLog) -> Iterator[tuple[str, bytes]]:
+    for table in ("events", "bundles", "specs"):
+        rows = log.table(table, limit=EVENTS)
+        yield f"{table}.jsonl", "\n".join(json.dumps(row) for row in reversed(rows)).encode()
+    counts = log.counts() | {"last_seq": log.last_seq(), "file_bytes": station.database.stat().st_size}
+    yield "log.json", json.dumps(counts, indent=1).encode()
 
 
 def _frame(station: Station, log: VerdictLog, number: int) -> Iterator[tuple[str, bytes]]:

@@ -29,7 +29,7 @@ class VerdictLog(LogFile):
 
     def find_verdict(self, path: str, sha256: str, bundle: str) -> Row | None:
         """The verdict that a bundle has already given on these bytes at this path."""
-        rows = self._rows(f"{_VERDICT_ROW} WHERE f.path = ? AND f.sha256 = ? AND v.bundle = ?", (path, sha256, bundle))
+        rows = self.select(f"{_VERDICT_ROW} WHERE f.path = ? AND f.sha256 = ? AND v.bundle = ?", (path, sha256, bundle))
         return rows[0] if rows else None
 
     def record(self, frame: Frame, row: Mapping[str, Any], *, origin: str = "inbox") -> Row:
@@ -67,14 +67,14 @@ class VerdictLog(LogFile):
             return int(known["id"])
         raw = frame.raw
         values = [*(row[c] for c in _FRAME_COLUMNS), frame.file_bytes, raw.width if raw else None,
-                  raw.height if raw else None, raw.bits if raw else None, now_utc()]  # fmt: skip
+                  raw.height if raw else None, raw.bits if raw else None, row["decided_at"]]  # fmt: skip
         names = ", ".join((*_FRAME_COLUMNS, "file_bytes", "width", "height", "bits", "first_seen_at"))
         marks = ", ".join("?" * len(values))
         return int(db.execute(f"INSERT INTO frames ({names}) VALUES ({marks})", values).lastrowid or 0)  # noqa: S608
 
     def verdict(self, seq: int) -> Row | None:
         """One verdict by its number."""
-        rows = self._rows(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
+        rows = self.select(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
         return rows[0] if rows else None
 
     def verdicts(
@@ -82,20 +82,20 @@ class VerdictLog(LogFile):
     ) -> list[Row]:
         """Verdicts that satisfy an SQL condition over v (verdicts) and f (frames), in order of seq."""
         order = "DESC" if newest else "ASC"
-        return self._rows(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
+        return self.select(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
 
     def frames(self, where: str, values: Sequence[Any]) -> list[Row]:
         """Frames that satisfy an SQL condition on the table frames, newest first."""
-        return self._rows(f"SELECT * FROM frames WHERE {where} ORDER BY id DESC", values)  # noqa: S608  (from code)
+        return self.select(f"SELECT * FROM frames WHERE {where} ORDER BY id DESC", values)  # noqa: S608  (from code)
 
     def last_seq(self) -> int:
         """Number of the newest verdict; 0 where there is none."""
-        return int(self._connection.execute("SELECT COALESCE(MAX(seq), 0) FROM verdicts").fetchone()[0])
+        return self._number("SELECT COALESCE(MAX(seq), 0) FROM verdicts")
 
     def measured(self) -> int:
         """How many frames have a verdict that measured them."""
         sql = "SELECT COUNT(DISTINCT frame_id) FROM verdicts WHERE score IS NOT NULL"
-        return int(self._connection.execute(sql).fetchone()[0])
+        return self._number(sql)
 
     def newest_measured(self) -> Row | None:
         """The newest verdict whose unseen map was measured."""
@@ -104,20 +104,19 @@ class VerdictLog(LogFile):
 
     def counts(self, *, after: int = 0, up_to: int = LARGEST_SEQ) -> dict[str, int]:
         """How many of each verdict, of those numbered above `after` and up to `up_to`."""
-        sql = "SELECT verdict, COUNT(*) FROM verdicts WHERE seq > ? AND seq <= ? GROUP BY verdict"
-        rows = self._connection.execute(sql, (after, up_to))
-        return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row[0]: row[1] for row in rows}
+        sql = "SELECT verdict, COUNT(*) AS count FROM verdicts WHERE seq > ? AND seq <= ? GROUP BY verdict"
+        rows = self.select(sql, (after, up_to))
+        return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row["verdict"]: row["count"] for row in rows}
 
     def horizon(self) -> int:
         """Number of the newest time before which verdicts were forgotten; 0 where none ever was."""
-        return int(self._connection.execute("SELECT COALESCE(MAX(id), 0) FROM horizons").fetchone()[0])
+        return self._number("SELECT COALESCE(MAX(id), 0) FROM horizons")
 
     # --- cursors: how far each reader of the log has come ----------------------------------------------------------
 
     def cursor(self, name: str) -> int:
         """The last seq that a reader has dealt with."""
-        row = self._connection.execute("SELECT seq FROM cursors WHERE name = ?", (name,)).fetchone()
-        return int(row["seq"]) if row else 0
+        return self._number("SELECT COALESCE(MAX(seq), 0) FROM cursors WHERE name = ?", (name,))
 
     def set_cursor(self, name: str, seq: int) -> None:
         """Remember how far a reader has come."""
@@ -130,11 +129,11 @@ class VerdictLog(LogFile):
 
     def spec_for(self, product: str, default: float) -> float:
         """The limit in force: the product's newest, else the newest for all products, else `default`."""
-        row = self._connection.execute(
+        rows = self.select(
             "SELECT spec FROM specs WHERE product = ? OR product IS NULL ORDER BY product IS NULL, id DESC LIMIT 1",
             (product,),
-        ).fetchone()
-        return float(row["spec"]) if row else default
+        )
+        return float(rows[0]["spec"]) if rows else default
 
     def set_spec(self, product: str | None, spec: float, *, who: str, note: str | None = None) -> int:
         """Append a limit; None for all products that have none of their own."""
@@ -172,13 +171,13 @@ class VerdictLog(LogFile):
     def labels(self, frame_id: int | None = None) -> dict[int, list[Label]]:
         """Labels by the number of their frame, oldest first, with the names that classes have now."""
         where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
-        rows = self._rows(f"SELECT * FROM labels WHERE {where} ORDER BY id", values)  # noqa: S608  (one of two constants)
+        rows = self.select(f"SELECT * FROM labels WHERE {where} ORDER BY id", values)  # noqa: S608  (one of two constants)
         return by_frame(rows, self.renames())
 
     def frames_people_labeled(self) -> list[int]:
         """Numbers of the frames that a person has labeled, however often; proposals do not count."""
         sql = "SELECT DISTINCT frame_id FROM labels WHERE origin = ?"
-        return [row["frame_id"] for row in self._rows(sql, (Origin.PERSON.value,))]
+        return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value,))]
 
     def add_rename(self, old: str, new: str, *, who: str) -> None:
         """Give a class of boxes another name in all labels so far; the log keeps what they said."""
@@ -190,7 +189,7 @@ class VerdictLog(LogFile):
 
     def renames(self) -> list[Rename]:
         """All renamings, in the order in which they were made."""
-        rows = self._rows("SELECT old, new, last_label FROM class_names ORDER BY id", ())
+        rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
         return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
 
     def add_bundle(self, identity: str, folder: str, *, who: str) -> int:
@@ -201,13 +200,13 @@ class VerdictLog(LogFile):
 
     def activation(self) -> Row | None:
         """The newest activation: id, identity, folder, who, at."""
-        rows = self._rows("SELECT * FROM bundles ORDER BY id DESC LIMIT 1", ())
+        rows = self.select("SELECT * FROM bundles ORDER BY id DESC LIMIT 1", ())
         return rows[0] if rows else None
 
     def activation_before(self) -> Row | None:
         """The newest activation of another bundle than the active one."""
         newest = "(SELECT identity FROM bundles ORDER BY id DESC LIMIT 1)"
-        rows = self._rows(f"SELECT * FROM bundles WHERE identity <> {newest} ORDER BY id DESC LIMIT 1", ())  # noqa: S608
+        rows = self.select(f"SELECT * FROM bundles WHERE identity <> {newest} ORDER BY id DESC LIMIT 1", ())  # noqa: S608
         return rows[0] if rows else None
 
     def active_bundle(self) -> str | None:
@@ -222,48 +221,46 @@ class VerdictLog(LogFile):
 
     def events(self, kind: str) -> list[Row]:
         """All events of a kind, oldest first, their details read."""
-        rows = self._rows("SELECT * FROM events WHERE kind = ? ORDER BY id", (kind,))
+        rows = self.select("SELECT * FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [row | {"detail": json.loads(row["detail"])} for row in rows]
 
     def newest_event(self, kind: str) -> Row | None:
         """The newest event of a kind, its detail read."""
-        rows = self._rows("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
+        rows = self.select("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
         return rows[0] | {"detail": json.loads(rows[0]["detail"])} if rows else None
 
     def table(self, name: str, *, limit: int = 1000) -> list[Row]:
         """The newest rows of specs, labels, bundles or events, newest first."""
-        return list(self.database[name].rows_where(order_by="id desc", limit=limit))
+        with self._told_apart():
+            return list(self.database[name].rows_where(order_by="id desc", limit=limit))
 
-    def _rows(self, sql: str, values: Sequence[Any]) -> list[Row]:
-        return [dict(row) for row in self._connection.execute(sql, values)]
+    def _number(self, sql: str, values: Sequence[Any] = ()) -> int:
+        [row] = self.select(sql, values)
+        [number] = row.values()
+        return int(number)
 
     # --- what is kept, and numbers ---------------------------------------------------------------------------------
 
-    def judged_frame(self, relative: str, size: int) -> int | None:
-        """Number of the frame whose file was put away under a path; None where it has no verdict.
+    def judged_frames(self, relative: str, size: int) -> list[Row]:
+        """Frames with a verdict that a file may be, by its name and size: their id and sha256.
 
         Args:
-            relative: path in done/ or quarantine/, its own or the one with its hash (pipeline.places_of).
+            relative: path in done/ or quarantine/, its own or one with its hash (put_away.places_of).
             size: of the file, bytes.
         """
-        judged = "EXISTS (SELECT 1 FROM verdicts v WHERE v.frame_id = f.id)"
-        rows = self._rows(
-            f"SELECT f.id FROM frames f WHERE f.path = ? AND (f.file_bytes = ? OR f.sha256 = ?) AND {judged}",  # noqa: S608
-            (relative, size, UNREAD),
+        folder, _, name = relative.rpartition("/")
+        hashed = re.fullmatch(r".*\.([0-9a-f]{8})(\.\d+)?(\.[^.]*)?", name)
+        sha8 = hashed[1] if hashed else "-"
+        return self.select(
+            "SELECT f.id, f.sha256 FROM frames f WHERE (f.path = ? OR (f.sha256 BETWEEN ? AND ? AND f.path GLOB ?)) "
+            "AND (f.file_bytes = ? OR f.sha256 = ?) AND EXISTS (SELECT 1 FROM verdicts v WHERE v.frame_id = f.id)",
+            (relative, sha8.ljust(64, "0"), sha8.ljust(64, "f"), _below(folder), size, UNREAD),
         )
-        if not rows and (hashed := re.fullmatch(r"(.*/)?[^/]*\.([0-9a-f]{8})(\.[^./]*)?", relative)):
-            folder, sha8, _ = hashed.groups(default="")
-            rows = self._rows(
-                f"SELECT f.id FROM frames f WHERE f.sha256 BETWEEN ? AND ? AND f.file_bytes = ? "  # noqa: S608
-                f"AND substr(f.path, 1, ?) = ? AND {judged}",
-                (sha8.ljust(64, "0"), sha8.ljust(64, "f"), size, len(folder), folder),
-            )
-        return int(rows[0]["id"]) if rows else None
 
     def newest_frame_before(self, at: str) -> int:
         """Largest number of a frame first seen before a time; 0 where there is none."""
         sql = "SELECT COALESCE(MAX(id), 0) FROM frames WHERE first_seen_at < ?"
-        return int(self._connection.execute(sql, (at,)).fetchone()[0])
+        return self._number(sql, (at,))
 
     def forget(self, before: str, *, chunk: int) -> int:
         """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled stay.
@@ -275,12 +272,14 @@ class VerdictLog(LogFile):
         Returns:
             How many verdicts.
         """
-        with self._transaction() as db:
-            db.execute("INSERT INTO horizons (before, at) VALUES (?, ?)", (before, now_utc()))
-        gone = 0
-        due = ("SELECT seq, frame_id FROM verdicts v WHERE decided_at < ? "
+        due = ("SELECT v.seq, v.frame_id FROM verdicts v JOIN frames f ON f.id = v.frame_id "
+               "WHERE v.decided_at < ? AND f.first_seen_at < ? "
                "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
-        while rows := self._rows(due, (before, chunk)):
+        gone = 0
+        if not self.select(due, (before, before, 1)):
+            return gone
+        self._set_horizon(before)
+        while rows := self.select(due, (before, before, chunk)):
             with self._transaction() as db:
                 db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
                 db.executemany(
@@ -288,7 +287,12 @@ class VerdictLog(LogFile):
                     [(row["frame_id"],) for row in rows],
                 )
             gone += len(rows)
+        self._set_horizon(before)  # whoever counted meanwhile counts again
         return gone
+
+    def _set_horizon(self, before: str) -> None:
+        with self._transaction() as db:
+            db.execute("INSERT INTO horizons (before, at) VALUES (?, ?)", (before, now_utc()))
 
     def skip_numbers(self, *, seq: int, frame_id: int) -> None:
         """Give later verdicts and frames numbers above these."""
@@ -300,5 +304,10 @@ class VerdictLog(LogFile):
 
     def next_seq(self) -> int:
         """Number of the next verdict."""
-        row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'verdicts'").fetchone()
-        return (int(row[0]) if row else 0) + 1
+        return self._number("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'verdicts'") + 1
+
+
+def _below(folder: str) -> str:
+    """GLOB of what lies in a folder."""
+    escaped = re.sub(r"([*?\[])", r"[\1]", folder)
+    return f"{escaped}/*" if folder else "*"

@@ -24,6 +24,7 @@ _log = events.get()
 # Folders made in quick succession make watchdog register one callback twice and warn; a hint more or less is nothing.
 warnings.filterwarnings("ignore", message="Callback with id", category=RuntimeWarning)
 
+NEVER_A_LOT = ("lost+found",)  # of a disk's own
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0  # before another try to put a file away
 Fingerprint = tuple[int, int, int]  # inode, size, mtime_ns
 
@@ -108,6 +109,7 @@ class Watcher:
         settings: when a file is complete, and what is never a frame.
         clock: monotonic seconds; replaced in tests.
         events_lost: files that a look found and no event announced while events were listened to.
+        closed: folders below the inbox that could not be listed at the last look, and why.
     """
 
     inbox: Path
@@ -124,6 +126,7 @@ class Watcher:
     _just_watching: bool = True
     _mounted: bool = False
     events_lost: int = 0
+    closed: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> None:
         """Begin to listen for events; without them the re-scan alone finds everything."""
@@ -149,7 +152,8 @@ class Watcher:
     @property
     def present(self) -> bool:
         """Whether the inbox is there; one that is a mount is not while nothing is mounted."""
-        return self.inbox.is_dir() and (not self._mounted or is_mount(self.inbox))
+        # os.path's answer to a dead mount is no, pathlib's an error.
+        return os.path.isdir(self.inbox) and (not self._mounted or is_mount(self.inbox))  # noqa: PTH112
 
     @property
     def listening(self) -> bool:
@@ -236,26 +240,34 @@ class Watcher:
             seen.announced = True
         return Candidate(path, relative, fingerprint, rested)
 
-    def _files(self, folder: str = "") -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
+    def _files(self) -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
         """Regular files below the inbox that may be frames, and whether they have a sidecar; links are never followed."""
-        try:
-            entries = list(os.scandir(self.inbox / folder))
-        except OSError:
-            return
-        names = {entry.name for entry in entries}
-        for entry in entries:
-            if any(fnmatch(entry.name, pattern) for pattern in self.settings.ignore):
-                continue
-            relative = f"{folder}/{entry.name}" if folder else entry.name
+        closed: dict[str, str] = {}
+        folders = [""]
+        while folders:
+            folder = folders.pop()
             try:
-                if entry.is_dir(follow_symlinks=False):
-                    yield from self._files(relative)
-                elif entry.is_file(follow_symlinks=False) and not entry.name.lower().endswith(SIDECAR_SUFFIX):
-                    found = entry.stat(follow_symlinks=False)
-                    print_ = (found.st_ino, found.st_size, found.st_mtime_ns)
-                    yield relative, (print_, entry.name + SIDECAR_SUFFIX in names)
-            except OSError:
-                continue  # gone between the listing and the look
+                entries = list(os.scandir(self.inbox / folder))
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # gone since it was listed
+            except OSError as error:
+                closed[folder] = error.strerror or str(error)
+                continue
+            names = {entry.name for entry in entries}
+            for entry in entries:
+                if any(fnmatch(entry.name, pattern) for pattern in (*self.settings.ignore, *NEVER_A_LOT)):
+                    continue
+                relative = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(relative)
+                    elif entry.is_file(follow_symlinks=False) and not entry.name.lower().endswith(SIDECAR_SUFFIX):
+                        found = entry.stat(follow_symlinks=False)
+                        print_ = (found.st_ino, found.st_size, found.st_mtime_ns)
+                        yield relative, (print_, entry.name + SIDECAR_SUFFIX in names)
+                except OSError:
+                    continue  # gone between the listing and the look
+        self.closed = closed
 
     def _watch_again(self) -> None:
         """Listen to the folder that is there now: a folder made anew has another inode, and its events never come."""

@@ -57,7 +57,7 @@ def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) 
     """
     before, after = {"PASS": 0, "FAIL": 0, "RETEST": 0}, {"PASS": 0, "FAIL": 0, "RETEST": 0}
     where, values = ("", ()) if product is None else (_OF_PRODUCT, (product,))
-    for row in log.database.query(_COUNTS.format(where=where), (spec, *values)):
+    for row in log.select(_COUNTS.format(where=where), (spec, *values)):
         before[row["verdict"]] += row["n"]
         after[_would(row)] += row["n"]
     labelled, overkill, escapes = 0, 0, 0
@@ -65,7 +65,7 @@ def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) 
         holds = standing(given).label
         if holds is None or holds.class_name is None:
             continue
-        [row] = log.database.query(
+        [row] = log.select(
             "SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, v.score, f.product FROM verdicts v "
             "JOIN frames f ON f.id = v.frame_id WHERE v.frame_id = ? ORDER BY v.seq DESC LIMIT 1", (spec, frame_id),
         )  # fmt: skip

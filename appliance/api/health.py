@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 from typing import Any
 
@@ -10,10 +9,9 @@ from fastapi import APIRouter, HTTPException, Response
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from appliance.api.access import Readers, ReadersOf, StationOf, open_log
-from appliance.station import Station
+from appliance.errors import ApplianceError
+from appliance.station import Station, age_s, is_recent
 
-STALE_S = 10.0
-NEVER = "1970-01-01T00:00:00Z"
 router = APIRouter(tags=["health"])
 
 
@@ -23,19 +21,19 @@ def not_ready(station: Station, readers: Readers) -> list[str]:
     state = station.read_state()
     if state is None:
         reasons.append("the screener has not run here")
-    else:
-        age = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(state.get("at", NEVER))).total_seconds()
-        if age > STALE_S:
-            reasons.append(f"the screener has said nothing for {age:.0f} s")
-        elif not state.get("ready"):
-            reasons += state.get("reasons") or ["the screener is not ready"]
-    if not station.inbox.is_dir():
+    elif not is_recent(state):
+        reasons.append(f"the screener has said nothing for {age_s(state):.0f} s")
+    elif not state.get("ready"):
+        reasons += state.get("reasons") or ["the screener is not ready"]
+    if not os.path.isdir(station.inbox):  # noqa: PTH112  (of a dead mount: no, where pathlib fails)
         reasons.append("the inbox is not there")
     try:
         with open_log(readers) as log:
             log.last_seq()
     except HTTPException as error:
         reasons.append(error.detail)
+    except ApplianceError as error:
+        reasons.append(str(error))
     if not os.access(station.root, os.W_OK):
         reasons.append("the station is not writable")
     elif (free := station.free_bytes()) < station.settings.disk.low_bytes:
@@ -44,7 +42,7 @@ def not_ready(station: Station, readers: Readers) -> list[str]:
 
 
 @router.get("/livez")
-def livez() -> dict[str, str]:
+async def livez() -> dict[str, str]:
     """200 while this process answers."""
     return {"status": "alive"}
 
@@ -71,7 +69,7 @@ def status(station: StationOf, readers: ReadersOf) -> dict[str, Any]:
     try:
         with open_log(readers) as log:
             body |= {"counts": readers.counts(log), "last_seq": log.last_seq()}
-    except HTTPException:
+    except (HTTPException, ApplianceError):
         body |= {"counts": None, "last_seq": None}
     return body
 

@@ -17,7 +17,7 @@ from appliance.station import Station
 
 ADDRESS_FILE = "api.json"
 PARENT_LOOK_S = 1.0
-NICENESS = 15  # benchmarks/line/bench_queries.py
+NICENESS = 15  # beside the screener of this machine: benchmarks/line/bench_queries.py
 
 
 class _Server(uvicorn.Server):
@@ -33,8 +33,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(root: Path) -> None:
-    """Serve until told to stop, or until the screener that started us is gone. Screening comes first on this machine."""
-    os.nice(NICENESS)
+    """Serve until told to stop, or until the process that started us is gone."""
     station = Station.open(root)
     settings = station.settings.api
     app = create_app(station)
@@ -69,4 +68,5 @@ def _follow_parent(server: uvicorn.Server, parent: int) -> None:
 
 
 if __name__ == "__main__":
+    os.nice(NICENESS)
     serve(Path(sys.argv[1]))

@@ -216,7 +216,7 @@ def summary(log: ReadLog, by: Literal["product", "lot", "day"] = "product") -> l
             SUM(v.verdict = 'RETEST') AS "RETEST", AVG(v.score) AS mean_score
         FROM verdicts v JOIN frames f ON f.id = v.frame_id GROUP BY 1 ORDER BY 1
     """  # noqa: S608  (the key is one of three constants)
-    return list(log.database.query(sql))
+    return log.select(sql)
 
 
 @router.get("/stream", response_class=EventSourceResponse)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import threading
 from contextlib import closing
@@ -27,9 +29,11 @@ def fill(log: VerdictLog, start: int, count: int) -> None:
 
 def test_a_backup_is_one_moment_of_a_log_that_is_being_written(station: Station, tmp_path: Path) -> None:
     with closing(VerdictLog(station.database)) as log:
-        fill(log, 0, 200)
+        fill(log, 0, 20)
+        for _ in range(100):  # so large that it is copied in many steps, and commits fall between them
+            log.add_event("test.filler", text="x" * 100_000)
         stop = threading.Event()
-        written = [200]
+        written = [20]
 
         def go_on() -> None:
             with closing(VerdictLog(station.database)) as own:
@@ -39,14 +43,77 @@ def test_a_backup_is_one_moment_of_a_log_that_is_being_written(station: Station,
 
         writer = threading.Thread(target=go_on)
         writer.start()
+        wait_until(lambda: written[0] > 22, "the writer is at work")
+        before = written[0]
         told = back_up(station, tmp_path / "copy")
+        after = written[0]
         stop.set()
         writer.join()
-    assert 200 <= told["verdicts"] <= written[0]
+    assert after > before + 2, "nothing was committed while it was copied"
+    assert before <= told["verdicts"] + 1 <= after + 1
     with closing(VerdictLog(tmp_path / "copy" / "umbra.db", readonly=True)) as copy:
         assert [row["seq"] for row in copy.verdicts(limit=10_000)] == list(range(1, told["verdicts"] + 1))
     assert (tmp_path / "copy" / "umbra.toml").read_text() == (station.root / "umbra.toml").read_text()
     assert not list((tmp_path / "copy").glob("*-wal"))
+
+
+def test_a_backup_may_lie_on_a_share(station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = tmp_path / "share"
+    monkeypatch.setattr("appliance.log_file.file_system_of", lambda path: "nfs4" if share in path.parents else "ext4")
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 0, 3)
+    assert back_up(station, share / "copy")["verdicts"] == 3
+    with pytest.raises(RefusedError, match="lies on nfs4"):
+        VerdictLog(share / "copy" / "umbra.db")
+    with closing(VerdictLog(share / "copy" / "umbra.db", readonly=True)) as copy:
+        assert copy.last_seq() == 3
+
+
+def test_a_leftover_of_the_log_before_does_not_leak_into_the_restored_one(station: Station, tmp_path: Path) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 0, 3)
+    back_up(station, tmp_path / "copy")
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 3, 3)
+        leftover = station.database.with_name("umbra.db-wal").read_bytes()
+    assert leftover
+    station.database.unlink()  # an operator moved the log away, and forgot what belongs to it
+    station.database.with_name("umbra.db-wal").write_bytes(leftover)
+    done = restore(tmp_path / "copy", station)
+    with closing(VerdictLog(station.database, readonly=True)) as log:
+        assert log.last_seq() == done.verdicts == 3
+    [aside] = station.root.glob("umbra.db.before-*-wal")
+    assert aside.read_bytes() == leftover
+
+
+def test_frames_that_are_judged_again_replace_nothing(station: Station, tmp_path: Path) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 0, 1)
+    back_up(station, tmp_path / "copy")
+    taken, hashed = b"judged after the backup", b"another of the same name"
+    sha256 = hashlib.sha256(hashed).hexdigest()
+    for place, content in (
+        (station.done / "P/L/a.tif", taken), (station.inbox / "P/L/a.tif", b"dropped meanwhile"),
+        (station.done / f"P/L/b.{sha256[:8]}.tif", hashed),
+    ):  # fmt: skip
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+    done = restore(tmp_path / "copy", station, again=True)
+    assert len(done.without_verdict) == 2
+    assert [path.name for path in done.back] == [f"b.{sha256[:8]}.tif"]
+    assert (station.inbox / "P/L/a.tif").read_bytes() == b"dropped meanwhile"
+    assert (station.done / "P/L/a.tif").read_bytes() == taken
+    assert (station.inbox / "P/L/b.tif").read_bytes() == hashed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="ONLY ROOT CAN RESTORE FOR ANOTHER USER: not tested")
+def test_what_root_restores_belongs_to_the_stations_owner(station: Station, tmp_path: Path) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 0, 1)
+    back_up(station, tmp_path / "copy")
+    os.chown(station.root, 1234, 1234)
+    restore(tmp_path / "copy", station)
+    assert {path.stat().st_uid for path in station.root.glob("umbra.db*") if ".before-" not in path.name} == {1234}
 
 
 def test_a_restored_station_gives_no_number_twice_and_finds_what_is_missing(station: Station, tmp_path: Path) -> None:
@@ -62,6 +129,9 @@ def test_a_restored_station_gives_no_number_twice_and_finds_what_is_missing(stat
     running.stop()
     published = outbox(station)
     station.database.write_bytes(b"damaged")
+    for path in station.outbox.rglob("[bc].json"):
+        path.unlink()  # line control has taken them
+    assert Daemon(station, api=False).wait_ended() != 0
     told = umbra("restore", tmp_path / "copy", "--station", station.root, "--again").stdout
     assert "1 verdicts; the next one is number 4" in told
     assert "2 frames are back in the inbox" in told

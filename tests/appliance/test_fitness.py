@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.black_box import LONGEST_PAUSE_S, BlackBox
+from appliance.black_box import LONGEST_PAUSE_S, UNTRACED, BlackBox, Crash
 from appliance.formats import write_frame
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
@@ -153,25 +153,59 @@ def test_a_wedged_engine_starves_the_watchdog_and_is_blamed(
     manager.close()
 
 
+def die(station: Station, now: float) -> float:
+    """One screener that ends over an error at a time: the pause that it was told to make."""
+    with pytest.raises(RuntimeError, match="engine gone"), BlackBox(station, clock=lambda: now) as box:
+        box.begin()
+        raise RuntimeError("engine gone")
+    os.utime(station.root / ".crash", (now, now))
+    return box.pause_s
+
+
 def test_deaths_in_a_row_make_longer_pauses(station: Station) -> None:
-    now = 1000.0
-    pauses = []
-    for _ in range(9):
-        with pytest.raises(RuntimeError, match="engine gone"), BlackBox(station, clock=lambda: now) as box:
-            pauses.append(box.pause_s)
-            raise RuntimeError("engine gone")
-    assert pauses == [0, 0, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
-    now += 3600
-    with BlackBox(station, clock=lambda: now) as box:
+    assert [die(station, 1000.0 + n) for n in range(9)] == [0, 0, 2, 4, 8, 16, 32, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    with BlackBox(station, clock=lambda: 5000.0) as box:
         assert box.pause_s == 0
         assert box.crash is not None
         assert box.crash.how == "RuntimeError: engine gone"
 
 
+def test_a_crash_is_kept_and_counted_once_until_it_was_told(station: Station) -> None:
+    for n in range(2):
+        die(station, 1000.0 + n)
+    for _ in range(3):
+        with BlackBox(station, clock=lambda: 1010.0) as box:
+            assert box.crash is not None
+            assert box.pause_s == 2
+    with BlackBox(station, clock=lambda: 1010.0) as box:
+        box.begin()
+    with BlackBox(station, clock=lambda: 1010.0) as box:
+        assert box.crash is None
+
+
+def test_frames_in_hand_at_deaths_without_a_trace_are_blamed_in_the_end(station: Station) -> None:
+    """As the kernel kills a process when memory runs out."""
+    frame, crashes = ("P/L/a.tif", "ab" * 32), []
+    for _ in range(UNTRACED + 1):
+        with BlackBox(station) as box:
+            crashes.append(box.crash)
+            box.begin()
+            box.hold([frame])  # SIGKILL would come here
+    assert crashes[:-1] == [None] * UNTRACED
+    assert crashes[-1] == Crash(f"ended {UNTRACED} times without a trace", (frame,))
+    with BlackBox(station) as box:
+        box.begin()
+        box.hold(())
+    with BlackBox(station) as box:
+        box.begin()
+        box.hold([frame])
+    with BlackBox(station) as box:
+        assert box.crash is None, "it was measured in between"
+
+
 def test_a_screener_that_backs_off_says_so_and_can_be_stopped(station: Station) -> None:
-    for _ in range(8):
-        with pytest.raises(RuntimeError), BlackBox(station):
-            raise RuntimeError("engine gone")
+    for n in range(8):
+        die(station, time.time() - 8 + n)
     running = Daemon(station, api=False)
     wait_until(lambda: any("it waits 60 s" in r for r in state(station).get("reasons", [])), "the reason")
     began = time.monotonic()

@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 
 from appliance.label_set import label_set, teaches
 from appliance.labels import Label, Origin
-from appliance.pipeline import places_of
+from appliance.put_away import places_of
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines.classes import CLASSES

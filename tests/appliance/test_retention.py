@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from appliance.images import ImageStore
 from appliance.labels import Label
+from appliance.reading import UNREAD
 from appliance.retention import DAY_S, Report, Retention
 from appliance.settings import RetentionSettings, Settings
 from appliance.station import Station
@@ -42,10 +45,11 @@ def put(
     """A frame that was put away, with its verdict, file and pictures; its number."""
     path = station.root / folder / "P" / "L" / f"{name}.tif"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x" * size)
+    content = name.encode().ljust(size, b".")
+    path.write_bytes(content)
     if not judged:
         return 0
-    row = log.record(frame(size=size), row_of(f"P/L/{name}.tif", hashlib.sha256(name.encode()).hexdigest()))
+    row = log.record(frame(size=size), row_of(f"P/L/{name}.tif", hashlib.sha256(content).hexdigest()))
     file = station.outbox / "P" / "L" / f"{name}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"seq": row["seq"]}))
@@ -90,28 +94,68 @@ def test_a_frame_without_a_verdict_is_never_deleted(station: Station, log: Verdi
     put(station, log, "never", judged=False)
     put(station, log, "odd", judged=False, folder="quarantine")
     put(station, log, "other")
-    (station.done / "P" / "L" / "other.tif").write_bytes(b"other bytes than those that were judged")
+    other = station.done / "P" / "L" / "other.tif"
+    other.write_bytes(b"x" * other.stat().st_size)  # of the same size, as all raw frames of a sensor are
     report = keep(station, log, days_from_now=1000, done_days=1, quarantine_days=1, free_bytes=1 << 60)
     assert sorted(report.kept) == ["P/L/never.tif", "P/L/odd.tif", "P/L/other.tif"]
     assert (frames_in(station.done), frames_in(station.quarantine)) == (["never", "other"], ["odd"])
 
 
-def test_a_frame_put_away_with_its_hash_is_known(station: Station, log: VerdictLog) -> None:
-    sha = f"{'ab12cd34':0<64}"
-    log.record(frame(size=7), row_of("P/L/a.tif", sha))
-    path = station.done / "P" / "L" / "a.ab12cd34.tif"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"x" * 7)
+@pytest.mark.parametrize("number", ["", ".2"])
+def test_a_frame_put_away_with_its_hash_is_known(number: str, station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    sha256 = hashlib.sha256((station.done / "P/L/a.tif").read_bytes()).hexdigest()
+    (station.done / "P/L/a.tif").rename(station.done / f"P/L/a.{sha256[:8]}{number}.tif")
     assert keep(station, log, days_from_now=9, done_days=1).frames == 1
 
 
-def test_the_oldest_frames_go_until_few_enough_bytes_are_left(station: Station, log: VerdictLog) -> None:
+@pytest.mark.parametrize("labeled", [0, 1])
+def test_of_two_frames_of_one_name_and_size_the_labeled_one_stays(
+    labeled: int, station: Station, log: VerdictLog
+) -> None:
+    ids, paths = [], []
+    for n in range(2):
+        ids.append(put(station, log, "a", size=1000 + n))
+        paths.append(station.done / "P" / "L" / f"v{n}.tif")
+        (station.done / "P/L/a.tif").rename(paths[n])
+    # Both lie where frames of that name are put: one under its name, the other with its hash.
+    sha256 = hashlib.sha256(paths[1].read_bytes()).hexdigest()
+    paths[0].rename(station.done / "P" / "L" / "a.tif")
+    paths[1].rename(station.done / "P" / "L" / f"a.{sha256[:8]}.tif")
+    log.add_labels([(ids[labeled], Label(class_name="Spot", who="jo", at=now_utc()))])
+    assert keep(station, log, days_from_now=9, done_days=1).frames == 1
+    [left] = station.done.rglob("*.tif")
+    assert left.stat().st_size == 1000 + labeled
+
+
+def test_a_file_that_never_could_be_read_goes_from_quarantine_by_its_name(station: Station, log: VerdictLog) -> None:
+    log.record(frame(size=0), row_of("P/L/closed.tif", UNREAD))
+    for folder in (station.quarantine, station.done):
+        (folder / "P" / "L").mkdir(parents=True)
+        (folder / "P" / "L" / "closed.tif").write_bytes(b"what nobody saw")
+    report = keep(station, log, days_from_now=9, done_days=1, quarantine_days=1)
+    assert (report.frames, report.kept) == (1, ["P/L/closed.tif"])
+    assert frames_in(station.done) == ["closed"]
+
+
+def test_the_oldest_frames_go_until_few_enough_bytes_are_left(
+    station: Station, log: VerdictLog, tmp_path: Path
+) -> None:
+    clock = tmp_path / "clock"
+
+    def later_than(path: Path) -> bool:
+        clock.touch()
+        return clock.stat().st_ctime_ns > path.stat().st_ctime_ns
+
     for name in "abcde":
         put(station, log, name)
-        time.sleep(0.02)  # the file system's clock is coarse
+        newest = station.done / "P" / "L" / f"{name}.tif"
+        wait_until(partial(later_than, newest), "the file system's clock goes on")
+    labeled = log.frames("name = ?", ("b.tif",))[0]["id"]
+    log.add_labels([(labeled, Label(class_name="Spot", who="jo", at=now_utc()))])
     report = keep(station, log, done_bytes=2500)
     assert report.frames == 3
-    assert frames_in(station.done) == ["d", "e"]
+    assert frames_in(station.done) == ["b", "e"]
 
 
 def test_what_a_person_labeled_stays(station: Station, log: VerdictLog) -> None:
@@ -149,13 +193,61 @@ def test_pictures_of_an_earlier_store_are_given_back_too(station: Station, log: 
     assert station.images.stat().st_size < before // 2
 
 
-def test_short_of_room_pictures_go_before_frames_and_verdicts_never(station: Station, log: VerdictLog) -> None:
+def small_disk(monkeypatch: pytest.MonkeyPatch, station: Station) -> None:
+    """As if the station had a disk of its own of a megabyte: what is free follows what lies there."""
+
+    def free(self: Station) -> int:
+        lies = [*self.root.glob("images.db*"), *self.done.rglob("*.tif")]
+        return 1_000_000 - sum(path.stat().st_size for path in lies)
+
+    monkeypatch.setattr(Station, "free_bytes", free)
+
+
+def test_short_of_room_pictures_go_before_frames_and_verdicts_never(
+    station: Station, log: VerdictLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "abc":
-        put(station, log, name)
-    report = keep(station, log, free_bytes=1 << 60)  # more than any disk has
-    assert (report.pictures, report.frames, report.files, report.verdicts) == (3, 3, 0, 0)
+        put(station, log, name, size=100_000)
+    with closing(ImageStore(station.images)) as store:
+        store._connection.execute("UPDATE images SET image = randomblob(100000)")
+    small_disk(monkeypatch, station)
+    first = keep(station, log, free_bytes=600_000)
+    assert (first.pictures, first.frames, first.files, first.verdicts) == (3, 0, 0, 0)
+    second = keep(station, log, free_bytes=700_000)
+    assert (second.pictures, second.frames, second.files, second.verdicts) == (0, 1, 0, 0)
+    last = keep(station, log, free_bytes=1 << 60)
+    assert (last.frames, last.files, last.verdicts) == (2, 0, 0)
     assert len(outbox(station)) == 3
     assert log.last_seq() == 3
+
+
+def test_damaged_pictures_do_not_keep_frames_on_a_full_disk(station: Station, log: VerdictLog) -> None:
+    put(station, log, "a")
+    station.images.write_bytes(b"no database" * 1000)
+    report = keep(station, log, days_from_now=9, images_days=1, done_days=1)
+    assert report.frames == 1
+    assert "images.db" in report.troubles[0]
+
+
+def test_pictures_are_forgotten_beside_a_screener_that_adds_some(station: Station, log: VerdictLog) -> None:
+    with closing(ImageStore(station.images)) as store, closing(ImageStore(station.images)) as other:
+        for number in range(1, 1500):
+            store._connection.execute("INSERT INTO images VALUES (?, zeroblob(100), NULL)", (number,))
+        stop = threading.Event()
+
+        def screen() -> None:
+            number = 2000
+            while not stop.is_set():
+                other._connection.execute("INSERT INTO images VALUES (?, zeroblob(100), NULL)", (number,))
+                number += 1
+
+        screener = threading.Thread(target=screen)
+        screener.start()
+        try:
+            assert store.forget(kept=(), up_to=1499, count=1200) == 1200
+        finally:
+            stop.set()
+            screener.join()
 
 
 def test_the_log_refuses_to_delete_what_no_horizon_covers(station: Station, log: VerdictLog) -> None:

@@ -1,3 +1,4 @@
+-- A log as schema 1 stored it, frozen: what the files share is what did not change.
 BEGIN TRANSACTION;
 CREATE TABLE bundles (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
