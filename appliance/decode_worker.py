@@ -98,7 +98,7 @@ def _restart_clock(settings: Settings) -> None:
     """Let the kernel end this process when one frame takes too much of the processor."""
     used = time.process_time()
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used + 2 * settings.limits.decode_s) + 1, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used + settings.limits.decode_s) + 1, hard))
 
 
 class _Memory:

@@ -152,7 +152,8 @@ class Screener:
             for row in rows:
                 self.line.publish(row)
                 self._cursor = row["seq"]
-                if (self.station.inbox / row["path"]).exists():
+                # A name that is no UTF-8 stands in the log with escapes: where its file lies cannot be told.
+                if "\\x" in row["path"] or os.path.lexists(self.station.inbox / row["path"]):
                     self._unfinished[row["path"], row["sha256"]] = row
             _log.info(events.REPUBLISHED, first=rows[0]["seq"], last=self._cursor)
         self.log.set_cursor(OUTBOX_CURSOR, self._cursor)

@@ -76,7 +76,12 @@ class LimitSettings(_Section):
 
     pixels: int = Field(150_000_000, ge=1, description="pixels of a frame")
     file_bytes: int = Field(1 << 30, ge=1, description="bytes of a file, and of its content where compressed")
-    decode_s: float = Field(60.0, ge=1, le=3600, description="seconds that decoding a frame may take")
+    decode_s: float = Field(
+        30.0,
+        ge=1,
+        le=3600,
+        description="processor seconds that decoding a frame may take; by the wall clock twice as long",
+    )
     decode_bytes: int = Field(4 << 30, ge=1 << 30, description="address space of a process that decodes, bytes")
 
 

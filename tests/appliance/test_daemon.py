@@ -155,6 +155,21 @@ def test_odd_names_and_sidecars_stop_nobody(daemon: Daemon, station: Station) ->
     assert daemon.process.poll() is None
 
 
+def test_folders_whose_names_grow_too_long_for_the_outbox_stop_nobody(daemon: Daemon, station: Station) -> None:
+    """Each byte that is no UTF-8 becomes four characters: a lot of 80 of them is no name for a folder any more."""
+    lot = os.fsdecode(b"\x93" * 80)
+    for seed in range(3):
+        drop(station, f"a{seed}", seed=seed, folder=f"P/{lot}")
+    wait_until(lambda: log_of(station).last_seq() == 3, "a verdict each")
+    assert log_of(station).newest_event("outbox.blocked") is not None
+    daemon.kill()  # what was not published is looked at again by the next one
+    again = Daemon(station, api=False)
+    again.wait_ready()
+    drop(station, "last", seed=50)
+    wait_until(lambda: "P/L/last.json" in outbox(station), "the next frame")
+    assert again.stop() == 0
+
+
 def test_a_raw_frame_waits_for_its_sidecar(daemon: Daemon, station: Station) -> None:
     made = write_frame(station.root / "scratch", "a", dark(), bits=10, format_name="raw10")
     lot = station.inbox / "P" / "L"

@@ -6,13 +6,19 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from appliance.black_box import LONGEST_PAUSE_S, UNTRACED, BlackBox, Crash
+from appliance.errors import NotNowError
+from appliance.fitness import DiskGate
 from appliance.formats import write_frame
+from appliance.journal import Journal
+from appliance.settings import DiskSettings, Settings
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
@@ -211,3 +217,51 @@ def test_a_screener_that_backs_off_says_so_and_can_be_stopped(station: Station) 
     began = time.monotonic()
     assert running.stop() == 0
     assert time.monotonic() - began < 5
+
+
+class Gate:
+    """A gate whose disk and clock the test sets; screening stops below 100 bytes."""
+
+    def __init__(self, station: Station, log: VerdictLog) -> None:
+        self.free, self.now = 1000, 50.0
+        settings = Settings(disk=DiskSettings(stop_bytes=100))
+        self.gate = DiskGate(Station(station.root, settings), Journal(log), clock=lambda: self.now)
+
+
+@pytest.fixture
+def gate(station: Station, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    with closing(VerdictLog(station.database)) as log:
+        made = Gate(station, log)
+        monkeypatch.setattr(Station, "free_bytes", lambda _self: made.free)
+        yield made
+
+
+def test_below_the_mark_it_is_closed_until_there_is_more_room_than_that(gate: Gate) -> None:
+    seen = []
+    for gate.free in (1000, 99, 110, 125, 110):
+        gate.gate.look()
+        seen.append((gate.gate.closed, gate.gate.reason is not None))
+    assert seen == [(False, False), (True, True), (True, True), (False, False), (False, False)]
+
+
+def test_after_a_refusal_frames_are_tried_and_one_that_goes_through_shows_that_all_is_well(gate: Gate) -> None:
+    gate.free = 110
+    gate.gate.refused(NotNowError("database is locked"))
+    gate.gate.look(idle=False)
+    seen = [(gate.gate.closed, gate.gate.reason)]
+    gate.now += 6
+    gate.gate.look(idle=False)
+    seen.append((gate.gate.closed, gate.gate.reason))
+    gate.gate.took()
+    seen.append((gate.gate.closed, gate.gate.reason))
+    why = "storage: database is locked"
+    assert seen == [(True, why), (False, why), (False, None)]
+
+
+def test_after_a_refusal_with_nothing_to_try_time_is_enough(gate: Gate) -> None:
+    gate.gate.refused(NotNowError("no room"))
+    gate.gate.look()
+    assert gate.gate.reason is not None
+    gate.now += 6
+    gate.gate.look()
+    assert gate.gate.reason is None

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -195,3 +198,65 @@ def test_a_file_that_cannot_be_put_away_comes_again_later_and_later(
         [candidate] = watcher.poll()
     watcher.settle(candidate)
     assert names(watcher, clock, after=10_000) == []
+
+
+def test_a_file_that_was_gone_for_a_moment_is_offered_again(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    """As on a share that blinks: back with the same inode, size and time."""
+    file = inbox / "a.tif"
+    file.write_bytes(b"1")
+    watcher.poll()
+    clock.now += 1
+    [candidate] = watcher.poll()
+    file.rename(inbox.parent / "away")
+    watcher.offer_again(candidate)  # what the screener says of a file that vanished
+    (inbox.parent / "away").rename(file)
+    assert names(watcher, clock, after=1) == ["a.tif"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="ROOT READS EVERYTHING: not tested")
+def test_folders_that_cannot_be_listed_are_told(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    """A process without the right to override modes looks, as the screener's user is one."""
+    (inbox / "open").mkdir()
+    (inbox / "open" / "a.tif").write_bytes(b"1")
+    (inbox / "closed").mkdir(mode=0)
+    (inbox / "lost+found").mkdir(mode=0)
+    code = (
+        "import sys; from pathlib import Path; from appliance.watch import Watcher; "
+        "from appliance.settings import WatchSettings; watcher = Watcher(Path(sys.argv[1]), WatchSettings(settle_s=0)); "
+        "print([c.relative for c in watcher.poll()], watcher.closed)"
+    )
+    prefix = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    told = subprocess.run([*prefix, sys.executable, "-c", code, inbox], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "['open/a.tif'] {'closed': 'Permission denied'}"
+    (inbox / "closed").chmod(0o700)
+    (inbox / "closed" / "b.tif").write_bytes(b"1")
+    names(watcher, clock)
+    assert sorted(names(watcher, clock, after=1)) == ["closed/b.tif", "open/a.tif"]
+    assert watcher.closed == {}
+
+
+def test_folders_deeper_than_any_stack_are_walked(watcher: Watcher, inbox: Path, clock: Clock) -> None:
+    deep, relative = inbox, ""
+    for _ in range(1500):
+        deep, relative = deep / "d", f"{relative}d/"
+        deep.mkdir()
+    (deep / "a.tif").write_bytes(b"1")
+    try:
+        names(watcher, clock)
+        assert names(watcher, clock, after=1) == [f"{relative}a.tif"]
+    finally:
+        subprocess.run(["rm", "-r", inbox / "d"], check=True)  # pytest's own way is recursive
+
+
+def test_a_dead_mount_is_not_there(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = os.stat
+
+    def dead(path: object, *args: object, **named: object) -> os.stat_result:
+        if str(path) == str(inbox):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return stat(path, *args, **named)  # type: ignore[arg-type]
+
+    watcher = Watcher(inbox, WatchSettings())
+    assert watcher.present
+    monkeypatch.setattr(os, "stat", dead)
+    assert not watcher.present

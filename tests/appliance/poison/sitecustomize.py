@@ -7,10 +7,10 @@ import sys
 
 if "appliance.decode_worker" in sys.orig_argv:
     import mmap
-    import resource
     import signal
     import time
     from collections.abc import Callable
+    from pathlib import Path
 
     import appliance.decode as decoders
 
@@ -19,9 +19,16 @@ if "appliance.decode_worker" in sys.orig_argv:
             held.append(bytearray(1 << 26))
 
     def _spin() -> None:
-        resource.setrlimit(resource.RLIMIT_CPU, (1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
         while True:
             pass
+
+    def _wait_once() -> None:
+        busy = Path(os.environ["UMBRA_BUSY"])
+        if not busy.exists():
+            part = busy.with_suffix(".part")
+            part.write_text(str(os.getpid()))
+            part.rename(busy)
+            time.sleep(3600)
 
     HELD: list[mmap.mmap] = []
     WORDS: dict[bytes, Callable[[], object]] = {
@@ -29,6 +36,7 @@ if "appliance.decode_worker" in sys.orig_argv:
         b"EXIT": lambda: os._exit(3),
         b"HANG": lambda: time.sleep(3600),
         b"SPIN": _spin,
+        b"WAIT": _wait_once,
         b"GROW": lambda: _grow([]),
         b"LONG": lambda: os.ftruncate(os.memfd_create("long"), 1 << 40),
         b"LEAK": lambda: HELD.append(mmap.mmap(-1, 50 << 20)),
