@@ -15,14 +15,14 @@ from typing import Any
 
 import httpx
 
-from appliance.formats import write_frame
-from appliance.station import Station
 from benchmarks.harness import Report, mean_interval, save
+from benchmarks.line.feeding import Kinds, station_at, verdicts_of
 
 RATE = 200  # queries a second
 TURN_S, TURNS = 10.0, 10  # of each kind
 CONNECTIONS = 8
-KINDS = 24  # different frames; each is dropped under many names
+KINDS = 24  # different frames
+FASTEST = 80  # frames a second that a station screens at most
 PATHS = (
     "/v1/verdicts?limit=20", "/v1/status", "/v1/verdicts/{seq}", "/readyz", "/v1/verdicts?verdict=RETEST&limit=5",
     "/v1/verdicts?file=f000003.tif", "/metrics", "/v1/verdicts?min_score=0.2&limit=10",
@@ -73,27 +73,20 @@ def cpu_s(pid: int) -> float:
 def bench_queries(*, turns: int = TURNS) -> Report:
     """Verdicts a second with and without queries, in turns."""
     from tests.appliance.running import Daemon, wait_until
-    from tests.conftest import dark
 
     report = Report(f"{RATE} queries a second beside a busy screener")
     with tempfile.TemporaryDirectory(prefix="umbra-bench-") as scratch:
-        root = Path(scratch) / "station"
-        root.mkdir()
-        (root / "umbra.toml").write_text("[watch]\nsettle_s = 0\n[disk]\nlow_bytes = 0\n[api]\nport = 0\n")
-        station = Station.open(root, create=True)
-        kinds = [
-            write_frame(Path(scratch) / "kinds", f"k{i}", dark(1000, 1200, seed=i), bits=12, format_name="tiff")
-            for i in range(KINDS)
-        ]
-        lot = station.inbox / "P" / "L"
-        lot.mkdir(parents=True)
-        for number in range(int(2 * turns * TURN_S * 60)):
-            os.link(kinds[number % KINDS], lot / f"f{number:06d}.tif")
+        station = station_at(
+            Path(scratch) / "station", "[watch]\nsettle_s = 0\n[disk]\nlow_bytes = 0\n[api]\nport = 0\n"
+        )
+        kinds = Kinds.made(Path(scratch) / "kinds", KINDS, height=1000, width=1200, bits=12)
+        for number in range(int(2 * turns * TURN_S * FASTEST)):
+            kinds.drop(station.inbox / "P" / "L", number)
         daemon = Daemon(station)
         url = daemon.url
         daemon.wait_ready()
         wait_until(lambda: (station.read_state() or {})["screened"] > 100, "it is at work")
-        pid = json.loads((root / "api.json").read_text())["pid"]
+        pid = json.loads((station.root / "api.json").read_text())["pid"]
         rates: dict[str, list[float]] = {"quiet": [], "asked": []}
         latencies: list[float] = []
         used = 0.0
@@ -104,9 +97,9 @@ def bench_queries(*, turns: int = TURNS) -> Report:
             if kind == "asked":
                 client.start()
                 time.sleep(1)  # it starts
-            seq, began, before = _screened(station), time.perf_counter(), cpu_s(pid)
+            seq, began, before = verdicts_of(station), time.perf_counter(), cpu_s(pid)
             time.sleep(TURN_S)
-            rates[kind].append((_screened(station) - seq) / (time.perf_counter() - began))
+            rates[kind].append((verdicts_of(station) - seq) / (time.perf_counter() - began))
             if kind == "asked":
                 used += cpu_s(pid) - before
                 latencies += ours.recv()
@@ -125,16 +118,6 @@ def bench_queries(*, turns: int = TURNS) -> Report:
         "processor time of the API, ms a query": round(1e3 * used / (RATE * TURN_S * turns), 2),
     }  # fmt: skip
     return report
-
-
-def _screened(station: Station) -> int:
-    import sqlite3
-
-    connection = sqlite3.connect(f"{station.database.resolve().as_uri()}?mode=ro", uri=True)
-    try:
-        return int(connection.execute("SELECT MAX(seq) FROM verdicts").fetchone()[0])
-    finally:
-        connection.close()
 
 
 def main() -> None:
