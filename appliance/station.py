@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.errors import RefusedError, StationBusyError
+from appliance.mounts import is_mount
 from appliance.settings import Settings, read_settings
 from engines import Bundle, EngineChoice, bundle
 
@@ -52,7 +53,7 @@ class Station:
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                 except OSError:
-                    if not os.path.lexists(folder):
+                    if not is_mount(folder):
                         raise  # else a mount that is dead now: the screener says so and waits
         elif not root.is_dir():
             raise RefusedError(f"station {root}: no such folder; `umbra run --station {root}` makes one")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException
 from fastapi.responses import HTMLResponse
 
 from appliance.api.access import ReadersOf, StationOf, open_log
-from appliance.api.health import status
+from appliance.api.health import status_of
 from appliance.verdict import Row
 
 NEWEST = 50
@@ -46,7 +46,7 @@ def _row(row: Row) -> str:
 @router.get("/", response_class=HTMLResponse)
 def page(station: StationOf, readers: ReadersOf) -> HTMLResponse:
     """Readiness, counts and the newest verdicts; looks again every five seconds."""
-    now = status(station, readers)
+    now = status_of(station, readers)
     try:
         with open_log(readers) as log:
             newest = log.verdicts(limit=NEWEST, newest=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -48,6 +49,7 @@ def serve(root: Path) -> None:
     temporary.write_text(json.dumps(address), encoding="utf-8")
     temporary.replace(root / ADDRESS_FILE)  # who reads it finds all of it
     server = _Server(config, root)
+    gc.freeze()  # what modules and routes made stays, and need not be looked through again and again
     app.state.stopping = lambda: server.should_exit
     threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
     server.run(sockets=[listener])

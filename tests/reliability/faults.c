@@ -46,7 +46,7 @@ static int due(int call, const char* path) {
   if (call != SEND && (!path || strncmp(path, c->under, strlen(c->under)))) return 0;
   int64_t left = __atomic_sub_fetch(&c->countdown, 1, __ATOMIC_SEQ_CST);
   if (left > 0 || (left < 0 && !c->again)) return 0;
-  c->fired = 1;
+  __atomic_add_fetch(&c->fired, 1, __ATOMIC_SEQ_CST);
   if (!c->error) {
     c->calls = 0; /* its successor lives */
     kill(getpid(), SIGKILL);

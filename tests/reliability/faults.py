@@ -88,6 +88,6 @@ class Faults:
         self._control.calls = 0
 
     @property
-    def fired(self) -> bool:
-        """Whether it has happened."""
-        return bool(self._control.fired)
+    def fired(self) -> int:
+        """How often it has happened."""
+        return int(self._control.fired)

@@ -1,4 +1,4 @@
-"""Disks that fill, on a small real one."""
+"""Disks that fill, on a small real one (tmpfs)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from tests.reliability.spaces import full_disk, in_spaces, low_disk
 
 
 def test_a_full_disk_loses_nothing_at_any_step(tmp_path: Path) -> None:
-    in_spaces(full_disk, tmp_path)
+    found = in_spaces(full_disk, tmp_path)
+    assert (found["frames"], found["ended"]) == (20, 0)
+    assert len(found["too small"]) >= 3, "the disk was hardly ever too small"
 
 
 def test_below_the_mark_nothing_is_screened(tmp_path: Path) -> None:
-    in_spaces(low_disk, tmp_path)
+    assert in_spaces(low_disk, tmp_path) == {"pending frame waited": True, "told": True, "ended": 0}

@@ -15,9 +15,13 @@ from appliance.verdict_log import VerdictLog
 from appliance.watch import Watcher
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.conftest import dark
-from tests.reliability.spaces import burst, fuse_inbox, in_spaces, no_inotify, unmounted_share
+from tests.reliability.spaces import burst, dead_mount, fuse_inbox, in_spaces, no_inotify, unmounted_share
 
 BURST = 60_000
+fuse = pytest.mark.skipif(
+    not shutil.which("bindfs") or not Path("/dev/fuse").exists(),
+    reason="NO BINDFS OR /dev/fuse HERE: FUSE mounts were not tested",
+)
 
 
 def test_of_a_burst_of_60000_files_none_is_lost_and_lost_events_are_counted(tmp_path: Path) -> None:
@@ -42,7 +46,7 @@ def test_files_that_no_event_announced_are_counted(tmp_path: Path) -> None:
     wait_until(lambda: [c.relative for c in watcher.poll()] == ["told.tif"], "it is offered")
     assert watcher.events_lost == 0
     (inbox / "lost.tif").write_bytes(b"x")
-    wait_until(lambda: str(inbox / "lost.tif") in watcher._hints._announced, "its event")
+    wait_until(lambda: watcher._hints._announced.get(str(inbox / "lost.tif")), "its last event")
     watcher._hints.take()  # as an overflowing queue does
     wait_until(lambda: [c.relative for c in watcher.poll()] == ["lost.tif"], "it is offered all the same")
     assert watcher.events_lost == 1
@@ -50,17 +54,24 @@ def test_files_that_no_event_announced_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_share_that_goes_and_comes_back(tmp_path: Path) -> None:
-    in_spaces(unmounted_share, tmp_path)
+    assert in_spaces(unmounted_share, tmp_path) == {"nothing read behind it": True, "verdicts": 3, "ended": 0}
 
 
-def test_without_inotify_everything_is_found(tmp_path: Path) -> None:
-    in_spaces(no_inotify, tmp_path, user=True)
+def test_without_inotify_everything_is_found_and_what_watches_missed_is_counted(tmp_path: Path) -> None:
+    found = in_spaces(no_inotify, tmp_path, user=True)
+    assert found == {"listened": [False, True], "found": 50, "found later": 59, "not announced": 1}
 
 
+@fuse
 def test_a_fuse_mount_is_polled(tmp_path: Path) -> None:
-    if not shutil.which("bindfs") or not Path("/dev/fuse").exists():
-        pytest.skip("NO BINDFS OR /dev/fuse HERE: a FUSE mount was not tested")
-    in_spaces(fuse_inbox, tmp_path)
+    assert in_spaces(fuse_inbox, tmp_path) == {"listened": False, "names": ["a.tif"]}
+
+
+@fuse
+def test_a_mount_whose_server_died_ends_nobody(tmp_path: Path) -> None:
+    found = in_spaces(dead_mount, tmp_path)
+    assert (found["verdicts"], found["ended"]) == (2, 0)
+    assert any("is not there" in reason for reason in found["why"])
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "fuse.rclone"])
