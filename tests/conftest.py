@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +61,24 @@ def dark(
     """(h, w) uint16 Gaussian noise around a pedestal, DN."""
     noise = np.random.default_rng(seed).normal(pedestal, sigma, (height, width))
     return np.clip(np.rint(noise), 0, 65535).astype(np.uint16)
+
+
+@dataclass(slots=True)
+class Taken:
+    """Memory that a piece of work took at its largest, bytes."""
+
+    bytes_: int = -1
+
+
+@contextmanager
+def memory_taken() -> Iterator[Taken]:
+    """How much this process grew, at the most, inside of the context."""
+    Path("/proc/self/clear_refs").write_text("5")  # the mark of the largest size begins anew
+    before, taken = _status("VmRSS"), Taken()
+    yield taken
+    taken.bytes_ = _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))

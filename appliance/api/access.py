@@ -78,6 +78,10 @@ class Readers:
             self._counted = horizon, newest, counts
         return counts
 
+    def told(self, error: Exception) -> str:
+        """An error without where the station lies."""
+        return without_place(str(error), self._path.parent)
+
     def close(self) -> None:
         """Close those that are kept."""
         while not self._idle.empty():
@@ -103,6 +107,11 @@ async def readers_of(request: Request) -> Readers:
 ReadersOf = Annotated[Readers, Depends(readers_of)]
 
 
+def without_place(text: str, root: Path) -> str:
+    """What is told of a station without where it lies on its machine: paths begin in the station."""
+    return text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "").replace(str(root), root.name)
+
+
 @contextmanager
 def open_log(readers: Readers) -> Iterator[VerdictLog]:
     """A read-only log for one piece of work.
@@ -114,7 +123,7 @@ def open_log(readers: Readers) -> Iterator[VerdictLog]:
         try:
             log = held.enter_context(readers.one())
         except RefusedError as error:
-            raise HTTPException(503, f"the verdict log cannot be opened: {error}") from error
+            raise HTTPException(503, f"the verdict log cannot be opened: {readers.told(error)}") from error
         yield log
 
 
@@ -127,7 +136,9 @@ def open_to_write(station: Station) -> VerdictLog:
     try:
         return VerdictLog(station.database)
     except RefusedError as error:
-        raise HTTPException(503, f"the verdict log cannot be opened: {error}") from error
+        raise HTTPException(
+            503, f"the verdict log cannot be opened: {without_place(str(error), station.root)}"
+        ) from error
 
 
 async def read_log(readers: ReadersOf) -> AsyncIterator[VerdictLog]:

@@ -91,6 +91,7 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": jsonable_encoder(detail)}, 422)
 
 
-def _unavailable(_request: Request, error: Exception) -> JSONResponse:
-    """The database is locked, full or gone."""
-    return JSONResponse({"detail": str(error)}, 503)
+def _unavailable(request: Request, error: Exception) -> JSONResponse:
+    """The database is locked, full, damaged or gone."""
+    readers: Readers = request.app.state.readers
+    return JSONResponse({"detail": readers.told(error)}, 503)

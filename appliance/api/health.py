@@ -34,7 +34,7 @@ def not_ready(station: Station, readers: Readers) -> list[str]:
     except HTTPException as error:
         reasons.append(error.detail)
     except ApplianceError as error:
-        reasons.append(str(error))
+        reasons.append(readers.told(error))
     if not os.access(station.root, os.W_OK):
         reasons.append("the station is not writable")
     elif (free := station.free_bytes()) < station.settings.disk.low_bytes:

@@ -31,18 +31,38 @@ def wait_until(condition: Callable[[], object], what: str, *, seconds: float = D
 
 
 @contextmanager
-def api_of(station: Station) -> Iterator[httpx.Client]:
-    """The API alone, in a process of its own, and a client that asks it."""
+def api_of(station: Station, *, command: Sequence[str | Path] = ()) -> Iterator[httpx.Client]:
+    """The API alone, in a process of its own, and a client that asks it.
+
+    Args:
+        station: whose.
+        command: what starts it; default: as the screener does.
+    """
     address = station.root / "api.json"
     address.unlink(missing_ok=True)
-    server = subprocess.Popen([sys.executable, "-m", "appliance.api.server", str(station.root)])
+    server = subprocess.Popen(command or [sys.executable, "-m", "appliance.api.server", str(station.root)])
     try:
-        wait_until(address.exists, "the API wrote its address")
-        with httpx.Client(base_url=json.loads(address.read_text())["url"], timeout=30) as client:
+        with httpx.Client(base_url=_url_of(station), timeout=30) as client:
             yield client
     finally:
         server.terminate()
         server.wait()
+
+
+def _url_of(station: Station) -> str:
+    """The address of a station's API, once it answers there."""
+    address = station.root / "api.json"
+    wait_until(address.exists, "the API wrote its address")
+    url: str = json.loads(address.read_text())["url"]
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{url}/livez").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, "the API answers")
+    return url
 
 
 class Daemon:
@@ -71,18 +91,7 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        address = self.station.root / "api.json"
-        wait_until(address.exists, "the API wrote its address")
-        url: str = json.loads(address.read_text())["url"]
-
-        def answers() -> bool:
-            try:
-                return httpx.get(f"{url}/livez").status_code == 200
-            except httpx.TransportError:
-                return False
-
-        wait_until(answers, "the API answers")
-        return url
+        return _url_of(self.station)
 
     def kill(self) -> None:
         self.process.kill()

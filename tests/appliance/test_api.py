@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import datetime as dt
 import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -22,9 +25,13 @@ import numpy as np
 import pytest
 
 from appliance.api.access import Readers
+from appliance.api.app import create_app
+from appliance.log_file import BUSY_MS
+from appliance.settings import Settings
 from appliance.station import Station
+from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
-from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.running import Daemon, api_of, drop, outbox, wait_until
 from tests.appliance.test_decide import frame
 from tests.appliance.test_verdict_log import row_of
 
@@ -326,3 +333,97 @@ def test_a_log_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
         with readers.one() as reader:
             assert reader.last_seq() == count
     readers.close()
+
+
+def asked(station: Station, path: str) -> httpx.Response:
+    """What an API in this process answers."""
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(create_app(station), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            return await http.get(path)
+
+    return asyncio.run(ask())
+
+
+def test_it_listens_at_home_unless_told_otherwise() -> None:
+    assert (Settings().api.host, Settings().api.port) == ("127.0.0.1", 8765)
+
+
+def test_what_nobody_foresaw_is_told_without_its_inside(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(VerdictLog(station.database)):
+        pass
+
+    def break_down(_self: VerdictLog) -> int:
+        raise ValueError("a secret of ours")
+
+    monkeypatch.setattr(VerdictLog, "last_seq", break_down)
+    answer = asked(station, "/v1/verdicts")
+    assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+
+
+def test_paths_of_the_machine_are_not_told(station: Station) -> None:
+    station.database.write_bytes(b"no database" * 1000)
+    for path in ("/readyz", "/v1/status", "/v1/verdicts", "/"):
+        answer = asked(station, path)
+        assert answer.status_code in (200, 503), path
+        assert str(station.root) not in answer.text, path
+
+
+def test_files_that_no_event_announced_are_shown(station: Station) -> None:
+    station.write_state({"at": now_utc(), "ready": True, "reasons": [], "events_lost": 7, "watching": "events"})
+    with closing(VerdictLog(station.database)):
+        pass
+    assert asked(station, "/v1/status").json()["events_lost"] == 7
+    assert "umbra_events_lost 7.0" in asked(station, "/metrics").text
+
+
+def test_a_clock_that_was_set_back_makes_nobody_ready(station: Station) -> None:
+    with closing(VerdictLog(station.database)):
+        pass
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    station.write_state({"at": later.isoformat(), "ready": True, "reasons": []})
+    assert asked(station, "/readyz").status_code == 503
+
+
+def test_readers_never_keep_the_writer_waiting(station: Station) -> None:
+    """Eight clients that ask all the time, and one moment of the log that somebody holds on to all along."""
+    with closing(VerdictLog(station.database)) as log:
+        for number in range(300):
+            log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+        held = sqlite3.connect(f"{station.database.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        held.execute("BEGIN")
+        assert held.execute("SELECT COUNT(*) FROM verdicts").fetchone() == (300,)
+        answered, stop = [0] * 8, threading.Event()
+        with api_of(station) as http:
+
+            def ask(client: int) -> None:
+                with httpx.Client(base_url=http.base_url, timeout=30) as own:
+                    while not stop.is_set():
+                        for path in (
+                            "/v1/verdicts?limit=50",
+                            "/v1/verdicts?min_score=0.5",
+                            "/v1/summary",
+                            "/v1/status",
+                        ):
+                            own.get(path).raise_for_status()
+                            answered[client] += 1
+
+            clients = [threading.Thread(target=ask, args=(n,)) for n in range(8)]
+            for client in clients:
+                client.start()
+            wait_until(lambda: min(answered) > 0, "all ask")
+            before, longest = sum(answered), 0.0
+            for number in range(300, 700):
+                began = time.monotonic()
+                log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+                longest = max(longest, time.monotonic() - began)
+            after = sum(answered)
+            stop.set()
+            for client in clients:
+                client.join()
+        assert held.execute("SELECT COUNT(*) FROM verdicts").fetchone() == (300,)
+        held.close()
+        assert log.last_seq() == 700
+    assert after > before + 20, "hardly anybody asked meanwhile"
+    assert longest < BUSY_MS / 2e3, "a commit waited for readers"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from appliance.errors import RefusedError
-from appliance.gauge import Trial, fleiss_kappa, gauge, spread_of_scores
+from appliance.gauge import Trial, fleiss_kappa, gauge, spread_of_scores, trials_of
+from appliance.parts import Part
+from appliance.reading import UNREAD
 from appliance.settings import SETTINGS_FILE
 from appliance.station import Station
+from appliance.support import write
 from appliance.verdict_log import VerdictLog
 from tests.appliance.test_cli import umbra
 from tests.appliance.test_decide import frame
@@ -61,6 +66,51 @@ def test_the_spread_of_scores_is_found_again() -> None:
     assert found["gauge_share"] == pytest.approx(0.0005 / 0.0105, rel=0.2)
 
 
+def study(cells: list[list[int]], *, repeat: float, station: float, part: float, seed: int) -> list[list[Trial]]:
+    """Trials of each part on each station, so many as its cells say, with known spreads."""
+    rng = np.random.default_rng(seed)
+    return [
+        [
+            trial(number, "PASS", float(level + of_station + rng.normal(0, repeat)), station=f"s{s}")
+            for s, (count, of_station) in enumerate(zip(counts, rng.normal(0, station, len(counts)), strict=True))
+            for _ in range(count)
+        ]
+        for number, (counts, level) in enumerate(zip(cells, rng.normal(0.5, part, len(cells)), strict=True))
+    ]
+
+
+@pytest.mark.parametrize("cells", [[1, 9], [1, 1], [2, 5, 1]])
+def test_unequal_numbers_of_trials_make_no_spread_of_their_own(cells: list[int]) -> None:
+    found = spread_of_scores(study([cells, [30]] * 3000, repeat=0.01, station=0.0, part=0.1, seed=2))
+    assert found["repeatability"] == pytest.approx(0.01, rel=0.02)
+    assert (found["reproducibility"] or 0) < 0.0025
+    found = spread_of_scores(study([cells, [30]] * 3000, repeat=0.01, station=0.02, part=0.1, seed=3))
+    assert found["reproducibility"] == pytest.approx(0.02, rel=0.05)
+    assert found["parts"] == pytest.approx(0.1, rel=0.03)
+
+
+def test_without_parts_that_differ_the_gauge_makes_all_of_the_spread() -> None:
+    found = spread_of_scores(study([[2]] * 3000, repeat=0.01, station=0.0, part=0.0, seed=4))
+    assert (found["gauge_share"] or 0) > 0.9
+
+
+def test_a_part_near_any_limit_that_was_applied_is_borderline() -> None:
+    near = [trial(1, "PASS", 0.30, spec=0.305), trial(1, "PASS", 0.31, spec=0.9)]
+    assert gauge(near)["borderline"]["near"] == 1
+
+
+def test_verdicts_of_two_bundles_are_no_repeats_and_unread_files_no_part(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        for lot in "LM":
+            log.record(frame(), row_of(f"P/{lot}/a.tif", "c" * 64))
+            log.record(frame(), row_of(f"P/{lot}/b.tif", UNREAD))
+        assert len(trials_of([station.root], by=Part.FRAME)) == 2
+        log.record(frame(), row_of("P/L/a.tif", "c" * 64) | {"bundle": "other@1"})
+    with pytest.raises(RefusedError, match="verdicts of 2 bundles: choose one by --bundle: b@1, other@1"):
+        trials_of([station.root], by=Part.FRAME)
+    assert len(trials_of([station.root], by=Part.FRAME, bundle="other@1")) == 1
+
+
 def test_agreement_is_counted_within_and_between_stations() -> None:
     trials = [
         *(trial(1, v) for v in ("PASS", "PASS", "PASS")), *(trial(1, v, station="b") for v in ("PASS", "PASS")),
@@ -105,11 +155,44 @@ def test_the_same_frames_on_two_stations(station: Station, tmp_path: Path) -> No
     assert "one name" in refused.stderr
 
 
-def test_a_support_bundle_tells_all_but_secrets_and_frames(station: Station, tmp_path: Path) -> None:
-    import tarfile
+SECRET = "ab" * 32
 
-    with (station.root / SETTINGS_FILE).open("a") as settings:
-        settings.write("")
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[api]\ntoken_sha256 = "{SECRET}"\n',
+        f'api = {{ "token_sha256" = "{SECRET}", port = 0 }}\n',
+        f"api.token_sha256='{SECRET}'\n",
+    ],
+)
+def test_a_secret_is_left_out_however_it_is_written(text: str, station: Station, tmp_path: Path) -> None:
+    (station.root / SETTINGS_FILE).write_text(text)
+    write(tmp_path / "s.tar.gz", station, "")
+    with tarfile.open(tmp_path / "s.tar.gz") as archive:
+        told = archive.extractfile("umbra-support/umbra.toml").read().decode()  # type: ignore[union-attr]
+    assert SECRET not in told
+    assert "(left out)" in told
+
+
+def test_doctor_and_support_bundle_work_where_the_log_is_damaged(station: Station, tmp_path: Path) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        for number in range(400):
+            log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+    with station.database.open("r+b") as file:
+        file.seek(2 * 4096)
+        file.write(b"\xff" * (station.database.stat().st_size - 3 * 4096))
+    told = umbra("doctor", "--station", station.root, expect=1).stdout
+    assert "broken database" in told
+    assert "umbra restore" in told.replace("\n", " ")
+    umbra("support-bundle", tmp_path / "s.tar.gz", "--station", station.root)
+    with tarfile.open(tmp_path / "s.tar.gz") as archive:
+        assert "umbra restore" in archive.extractfile("umbra-support/log.txt").read().decode()  # type: ignore[union-attr]
+    refused = umbra("run", "--no-api", "--station", station.root, expect=1)
+    assert "umbra restore" in refused.stderr
+
+
+def test_a_support_bundle_tells_all_but_secrets_and_frames(station: Station, tmp_path: Path) -> None:
     text = (station.root / SETTINGS_FILE).read_text().replace("[api]\n", f'[api]\ntoken_sha256 = "{"ab" * 32}"\n')
     (station.root / SETTINGS_FILE).write_text(text)
     log = VerdictLog(station.database)

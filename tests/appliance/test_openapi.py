@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -71,13 +72,18 @@ def test_a_body_beyond_the_limit_is_refused(url: str) -> None:
         assert client.get(f"{url}/livez").status_code == 200
 
 
-def test_a_client_that_says_nothing_keeps_nobody_waiting(url: str) -> None:
+def test_clients_that_say_nothing_or_never_end_keep_nobody_waiting(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    silent = [socket.create_connection((host, int(port))) for _ in range(50)]
+    silent = [socket.create_connection((host, int(port))) for _ in range(300)]
     for connection in silent:
         connection.sendall(b"GET /v1/verdicts HTTP/1.1\r\nHost: x\r\n")  # and never the end of it
+    endless = socket.create_connection((host, int(port)), timeout=10)
+    with suppress(OSError):  # it hangs up
+        endless.sendall(b"GET /livez HTTP/1.1\r\n")
+        for number in range(20_000):
+            endless.sendall(b"X-%d: %s\r\n" % (number, b"y" * 1000))
     assert httpx.get(f"{url}/livez", timeout=5).status_code == 200
-    for connection in silent:
+    for connection in [*silent, endless]:
         connection.close()
 
 

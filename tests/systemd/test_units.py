@@ -6,11 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from appliance.settings import read_settings
+from appliance.station import Station
+from appliance.verdict_log import VerdictLog
+from tests.appliance.running import api_of, drop, outbox, wait_until
+from tests.systemd.confined import allowed
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNITS = sorted(p.name for p in SYSTEMD.glob("umbra-*.*"))
@@ -111,3 +116,44 @@ def test_the_installers_usage_is_told(root: Path) -> None:
     wrong = run(SYSTEMD / "station", "what", check=False)
     assert wrong.returncode == 2
     assert "install [WHEEL]" in wrong.stdout
+
+
+def confined(unit: str, *command: str | Path) -> list[str | Path]:
+    """A command of our program as a unit starts it."""
+    program = Path(sys.executable).with_name("umbra")
+    return [sys.executable, "-m", "tests.systemd.confined", SYSTEMD / unit, program, *command]
+
+
+def test_system_calls_that_are_refused_are_refused_here_too() -> None:
+    command = [*confined("umbra-api.service")[:-1], sys.executable, "-c", "import os; os.nice(1)"]
+    refused = run(*command, check=False)
+    if "prctl 22" in refused.stderr:
+        pytest.skip(f"NO SECCOMP HERE: the units' system calls were not tested: {refused.stderr.splitlines()[-1]}")
+    assert "PermissionError" in refused.stderr
+    assert "nice" not in allowed(SYSTEMD / "umbra-api.service")
+
+
+def test_the_api_comes_up_with_the_system_calls_that_its_unit_leaves_it(station: Station) -> None:
+    with closing(VerdictLog(station.database)):
+        pass
+    with api_of(station, command=confined("umbra-api.service", "serve", "--station", station.root)) as http:
+        assert http.get("/v1/verdicts").json() == {"verdicts": [], "cursor": 0}
+        assert http.get("/readyz").status_code == 503
+
+
+def test_the_screener_screens_and_its_timers_work_with_the_system_calls_that_are_left(station: Station) -> None:
+    command = confined("umbra-screen.service", "run", "--no-api", "--station", station.root)
+    with (station.root / "test.log").open("ab") as log:
+        screener = subprocess.Popen(command, stderr=log)
+    try:
+        drop(station, "a", seed=1)
+        wait_until(lambda: outbox(station), (station.root / "test.log").read_text() or "a verdict")
+        checked = run(*confined("umbra-golden.service", "engines", "check", "--station", station.root))
+        assert "measured by the screener" in " ".join(checked.stdout.split())
+        assert (
+            "deleted: pictures of 0 frames"
+            in run(*confined("umbra-retain.service", "retain", "--station", station.root)).stdout
+        )
+    finally:
+        screener.terminate()
+    assert screener.wait(30) == 0
