@@ -25,6 +25,8 @@ struct control {
   int32_t again;      /* every later call fails, too */
   int32_t fired;
   char under[1024];
+  char part[64];      /* stands in the path of the one; empty: any path */
+  char where[1024];   /* path of the last one */
 };
 
 static struct control* control(void) {
@@ -44,8 +46,10 @@ static int due(int call, const char* path) {
   struct control* c = control();
   if (!c || !(c->calls & call)) return 0;
   if (call != SEND && (!path || strncmp(path, c->under, strlen(c->under)))) return 0;
+  if (c->part[0] && (!path || !strstr(path, c->part))) return 0;
   int64_t left = __atomic_sub_fetch(&c->countdown, 1, __ATOMIC_SEQ_CST);
   if (left > 0 || (left < 0 && !c->again)) return 0;
+  snprintf(c->where, sizeof c->where, "%s", path ? path : "");
   __atomic_add_fetch(&c->fired, 1, __ATOMIC_SEQ_CST);
   if (!c->error) {
     c->calls = 0; /* its successor lives */

@@ -26,6 +26,7 @@ class _Control(ctypes.Structure):
     _fields_ = [
         ("calls", ctypes.c_int32), ("error", ctypes.c_int32), ("countdown", ctypes.c_int64), ("again", ctypes.c_int32),
         ("fired", ctypes.c_int32), ("under", ctypes.c_char * 1024),
+        ("part", ctypes.c_char * 64), ("where", ctypes.c_char * 1024),
     ]  # fmt: skip
 
 
@@ -69,18 +70,19 @@ class Faults:
         self._control.under = bytes(under.resolve())
         self.environment = {"LD_PRELOAD": str(library()), "UMBRA_FAULTS": str(path)}
 
-    def arm(self, calls: Call, *, nth: int, error: int, again: bool = False) -> None:
+    def arm(self, calls: Call, *, nth: int, error: int, part: str = "", again: bool = False) -> None:
         """The nth of these calls from now on fails with an errno, or, with error 0, kills the process that makes it.
 
         Args:
             calls: which.
             nth: from 1.
             error: errno.
+            part: only calls count in whose path this stands.
             again: all later ones fail as well.
         """
         self.disarm()
         self._control.fired, self._control.error, self._control.again = 0, error, again
-        self._control.countdown = nth
+        self._control.countdown, self._control.part = nth, part.encode()
         self._control.calls = calls
 
     def disarm(self) -> None:
@@ -91,3 +93,8 @@ class Faults:
     def fired(self) -> int:
         """How often it has happened."""
         return int(self._control.fired)
+
+    @property
+    def where(self) -> str:
+        """Path of the file that it happened to last."""
+        return bytes(self._control.where).decode(errors="replace")

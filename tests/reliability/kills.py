@@ -21,7 +21,8 @@ from tests.reliability.ledger import Ledger
 
 SETTINGS = "[watch]\nrescan_s = 0.1\nsettle_s = 0.1\nincomplete_s = 0\n[disk]\nlow_bytes = 0\nstop_bytes = 0\n"
 FRAMES_A_LIFE = 5
-LONGEST_LIFE_S = 4.0
+LONGEST_LIFE_S = 3.0
+AFTER_THE_START = 0.7  # of the lives are counted from when the screener is ready, on however slow a machine
 MOST_CALLS = {Call.WRITE: 160, Call.SYNC: 40, Call.RENAME: 14, Call.SEND: 6}
 
 
@@ -40,6 +41,12 @@ def where_it_was(station: Station) -> str:
     return "measuring" if in_hand not in (b"", b"[]") else "elsewhere"
 
 
+def is_ready(running: Daemon) -> bool:
+    """Whether this very process has said that it is."""
+    state = running.station.read_state() or {}
+    return state.get("pid") == running.process.pid and bool(state["ready"])
+
+
 def die_once(ledger: Ledger, faults: Faults, chance: random.Random) -> str:
     """One life: a daemon is started, fed and killed; where it was killed."""
     call = chance.choice([None, None, None, None, *Call])
@@ -48,7 +55,11 @@ def die_once(ledger: Ledger, faults: Faults, chance: random.Random) -> str:
     else:
         faults.arm(call, nth=1 + int(MOST_CALLS[call] * chance.random() ** 2), error=0)
     running = Daemon(ledger.station, api=False, environment=faults.environment)
-    end = time.monotonic() + chance.uniform(0.3, LONGEST_LIFE_S)
+    end = time.monotonic() + chance.uniform(0.0, LONGEST_LIFE_S)
+    if chance.random() < AFTER_THE_START:
+        while running.process.poll() is None and not is_ready(running):
+            time.sleep(0.02)
+        end = time.monotonic() + chance.uniform(0.0, LONGEST_LIFE_S)
     while time.monotonic() < end and running.process.poll() is None:
         if len(ledger.fed) < ledger.goal:
             ledger.feed(f"f{len(ledger.fed):06d}")
@@ -57,7 +68,16 @@ def die_once(ledger: Ledger, faults: Faults, chance: random.Random) -> str:
     running.kill()
     assert died_at in (None, -signal.SIGKILL), f"the daemon ended by itself with {died_at}"
     faults.disarm()
-    return f"at a {call.name.lower()}" if died_at is not None and call is not None else where_it_was(ledger.station)
+    if died_at is None or call is None:
+        return where_it_was(ledger.station)
+    return (
+        f"{call.name.lower()} {_kind(Path(faults.where).relative_to(ledger.station.root))}" if faults.where else "send"
+    )
+
+
+def _kind(path: Path) -> str:
+    """What a file of the station is: its name, or the folder that it lies in."""
+    return path.parts[0] if path.parts else "."
 
 
 def run(folder: Path, *, kills: int, seed: int) -> Counter[str]:
