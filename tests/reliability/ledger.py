@@ -13,7 +13,7 @@ from appliance.verdict import document
 from appliance.verdict_log import VerdictLog
 from engines import CpuInspector, bundle
 from kernels import RawFrame
-from tests.appliance.running import wait_until
+from tests.appliance.running import DEADLINE_S, wait_until
 from tests.conftest import dark
 
 KINDS = 12  # different frames; each is fed under many names
@@ -107,4 +107,5 @@ class Ledger:
 
     def wait_done(self) -> None:
         """Until nothing is pending."""
-        wait_until(lambda: self.pending() == 0, "every frame has its file and is put away")
+        seconds = DEADLINE_S + self.pending() / 2  # two frames a second, however busy the machine is
+        wait_until(lambda: self.pending() == 0, "every frame has its file and is put away", seconds=seconds)
