@@ -42,7 +42,7 @@ def main() -> int:
             sensors=tuple(SENSORS), seed=_seed(arguments.frames), count=arguments.frames, formats=FORMATS
         )
         write_simulated(plan, Path(scratch), workers=2)
-        command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station)]
+        command = [sys.executable, "-P", "-m", "appliance.cli", "run", "--station", str(station)]
         daemon = subprocess.Popen(command, stderr=log)  # noqa: S603  (our own module)
         try:
             return _show(station, Path(scratch), daemon, console)

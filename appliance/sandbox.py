@@ -73,7 +73,7 @@ class Worker:
             told.write(settings.model_dump_json().encode())
             told.seek(0)
             self._process = subprocess.Popen(  # noqa: S603  (our own module)
-                [sys.executable, "-m", "appliance.decode_worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "appliance.decode_worker", str(theirs.fileno())],
                 stdin=told, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment,
             )  # fmt: skip
         self._ready = False

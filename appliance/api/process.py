@@ -32,7 +32,7 @@ class ApiProcess:
 
     def start(self) -> None:
         """Start the server and return at once."""
-        command = [sys.executable, "-m", "appliance.api.server", str(self._station.root)]
+        command = [sys.executable, "-P", "-m", "appliance.api.server", str(self._station.root)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  (our own module)
         self._started_at = time.monotonic()
         _log.info(events.API_STARTED, pid=self._process.pid)

@@ -165,6 +165,17 @@ def test_a_worker_that_cannot_start_is_nobodys_fault(
         box.submit(tmp_path, good.name).result()
 
 
+def test_what_lies_where_it_was_started_is_not_taken_for_ours(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write_frame(tmp_path, "good", dark(), bits=8, format_name="tiff")
+    foreign = tmp_path / "appliance"
+    foreign.mkdir()
+    (foreign / "__init__.py").write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    assert make().submit(tmp_path, good.name).result().raw is not None
+
+
 def test_links_are_not_followed(make: Make, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     write_frame(outside, "secret", dark(), bits=8, format_name="tiff")
