@@ -133,6 +133,15 @@ def beats(station: Station, count: int) -> None:
         wait_until(lambda at=before: (station.read_state() or {}).get("at") != at, "a heartbeat")  # type: ignore[misc]
 
 
+def beside_a_share(folder: Path) -> tuple[Station, Path]:
+    """An empty station, and a folder that can be mounted as its inbox."""
+    root, share = folder / "station", folder / "share"
+    root.mkdir()
+    share.mkdir()
+    (root / "umbra.toml").write_text(f"{SETTINGS}[disk]\nlow_bytes = 0\n")
+    return Station.open(root, create=True), share
+
+
 def put(share: Path, name: str, *, seed: int) -> None:
     """Put a frame on a share as a tester elsewhere does."""
     made = write_frame(share / ".scratch", name, dark(seed=seed), bits=8, format_name="tiff")
@@ -142,12 +151,7 @@ def put(share: Path, name: str, *, seed: int) -> None:
 
 def unmounted_share(folder: Path) -> Found:
     """An inbox that is a mount goes and comes back: not ready in between, and no frame lost."""
-    root = folder / "station"
-    root.mkdir()
-    (root / "umbra.toml").write_text(f"{SETTINGS}[disk]\nlow_bytes = 0\n")
-    station = Station.open(root, create=True)
-    share = folder / "share"
-    share.mkdir()
+    station, share = beside_a_share(folder)
 
     run("mount", "--bind", share, station.inbox)
     running = Daemon(station, api=False)
@@ -171,12 +175,7 @@ def unmounted_share(folder: Path) -> Found:
 
 def dead_mount(folder: Path) -> Found:
     """The process behind a FUSE mount dies: every look at the inbox fails, until it is mounted anew."""
-    root = folder / "station"
-    root.mkdir()
-    (root / "umbra.toml").write_text(f"{SETTINGS}[disk]\nlow_bytes = 0\n")
-    station = Station.open(root, create=True)
-    share = folder / "share"
-    share.mkdir()
+    station, share = beside_a_share(folder)
     server = subprocess.Popen(["bindfs", "-f", share, station.inbox])
     wait_until(lambda: is_mount(station.inbox), "mounted")
     running = Daemon(station)
