@@ -15,7 +15,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
 .PHONY: demo run test lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling \
-  chaos fuzz install-station uninstall-station gpu pycuda kernel-report bench-gpu golden wheel starter clean help
+  chaos fuzz install-station uninstall-station booted gpu pycuda kernel-report bench-gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
 help: ## what each target does
@@ -133,6 +133,9 @@ install-station: wheel ## this machine becomes a station: package in /opt/umbra,
 
 uninstall-station: ## undo that; /var/lib/umbra stays
 	systemd/station uninstall
+
+booted: ## the units under a real systemd, in a root of its own: installed, used, upgraded, taken away; as root, five minutes
+	tests/systemd/booted
 
 wheel: $(BIN)/python ## a wheel in dist/
 	$(PIP) build
