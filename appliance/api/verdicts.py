@@ -18,9 +18,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, BeforeValidator, Field
 
 from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log, unprocessable
+from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
-from appliance.station import Station
 from appliance.verdict import Row, document, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
@@ -182,16 +182,16 @@ def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[
     }  # fmt: skip
 
 
-def _pictures(station: Station, log: VerdictLog, frame_id: int) -> tuple[bytes, bytes | None]:
-    """The stretched image and the overlay."""
+def _frame(log: VerdictLog, frame_id: int) -> Row:
+    """The newest verdict of a frame."""
     rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True) if 0 <= frame_id <= LARGEST_SEQ else []
-    pictures = None
-    if rows:
-        size = (rows[0]["width"], rows[0]["height"]) if rows[0]["width"] else None
-        pictures = pictures_of(station.images, frame_id, json.loads(rows[0]["rois"] or "[]"), size)
-    if pictures is None:
-        raise HTTPException(404, f"frame {frame_id}: no picture is kept")
-    return pictures
+    if not rows:
+        raise _no_picture(frame_id)
+    return rows[0]
+
+
+def _no_picture(frame_id: int) -> HTTPException:
+    return HTTPException(404, f"frame {frame_id}: no picture is kept")
 
 
 _PNG: dict[int | str, dict[str, Any]] = {
@@ -203,16 +203,23 @@ _PNG: dict[int | str, dict[str, Any]] = {
 @router.get("/frames/{frame_id}/image.png", response_class=Response, responses=_PNG)
 def image(station: StationOf, log: ReadLog, frame_id: int) -> Response:
     """The stretched image."""
-    return Response(_pictures(station, log, frame_id)[0], media_type="image/png")
+    kept = kept_pictures(station.images, _frame(log, frame_id)["frame_id"])
+    if kept is None:
+        raise _no_picture(frame_id)
+    return Response(kept[0], media_type="image/png")
 
 
 @router.get("/frames/{frame_id}/unseen.png", response_class=Response, responses=_PNG)
 def unseen(station: StationOf, log: ReadLog, frame_id: int) -> Response:
     """The stretched image with the unseen map as heat and its regions numbered."""
-    _, overlay = _pictures(station, log, frame_id)
-    if overlay is None:
+    row = _frame(log, frame_id)
+    size = (row["width"], row["height"]) if row["width"] else None
+    pictures = pictures_of(station.images, frame_id, json.loads(row["rois"] or "[]"), size)
+    if pictures is None:
+        raise _no_picture(frame_id)
+    if pictures[1] is None:
         raise HTTPException(404, f"frame {frame_id}: its unseen map was not measured")
-    return Response(overlay, media_type="image/png")
+    return Response(pictures[1], media_type="image/png")
 
 
 @router.get("/summary")
