@@ -18,7 +18,6 @@ from appliance.station import Station
 
 ADDRESS_FILE = "api.json"
 PARENT_LOOK_S = 1.0
-NICENESS = 15  # beside the screener of this machine: benchmarks/line/bench_queries.py
 
 
 class _Server(uvicorn.Server):
@@ -33,8 +32,13 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(root: Path) -> None:
-    """Serve until told to stop, or until the process that started us is gone."""
+def serve(root: Path, *, give_way: bool = False) -> None:
+    """Serve until told to stop, or until the process that started us is gone.
+
+    Args:
+        root: of the station.
+        give_way: take what others leave of the processors, so that a screener beside it never waits (`make queries`).
+    """
     station = Station.open(root)
     settings = station.settings.api
     app = create_app(station)
@@ -52,6 +56,8 @@ def serve(root: Path) -> None:
     gc.freeze()  # what modules and routes made stays, and need not be looked through again and again
     app.state.stopping = lambda: server.should_exit
     threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
+    if give_way:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     server.run(sockets=[listener])
 
 
@@ -70,5 +76,4 @@ def _follow_parent(server: uvicorn.Server, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
-    serve(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]), give_way=True)

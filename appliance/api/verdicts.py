@@ -165,8 +165,8 @@ def verdicts_csv(readers: ReadersOf, wanted: FilterOf) -> StreamingResponse:
     return StreamingResponse(lines(), media_type="text/csv")
 
 
-@router.get("/verdicts/{seq}", responses={404: {"description": "no such verdict"}})
-def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[str, Any]:
+@router.get("/verdicts/{seq}", response_model=dict[str, Any], responses={404: {"description": "no such verdict"}})
+async def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> JSONResponse:
     """One verdict with its regions, histogram of S and labels."""
     row = log.verdict(seq) if 0 <= seq <= LARGEST_SEQ else None
     if row is None:
@@ -175,11 +175,12 @@ def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) -> dict[
     regions = [] if row["rois"] is None else json.loads(row["rois"])
     labels = log.labels(row["frame_id"]).get(row["frame_id"], [])
     holds = standing(labels)
-    return _item(row) | {
+    told = _item(row) | {
         "rois": regions, "histogram": histogram, "unseen_per_pixel": per_pixel(row),
         "labels": [fields_of(label) for label in labels],
         "label": fields_of(holds.label) if holds.label else None, "disputed": holds.disputed,
     }  # fmt: skip
+    return JSONResponse(told)  # all of it is JSON already
 
 
 def _frame(log: VerdictLog, frame_id: int) -> Row:

@@ -61,8 +61,8 @@ async def _ask(url: str, seconds: float, told: Any) -> None:
 
 
 def ask(url: str, seconds: float, told: Any) -> None:
-    """A client in a process of its own, which gives way to everybody on this machine as one elsewhere would."""
-    os.nice(19)
+    """A client in a process of its own, which takes what others leave of this machine, as one elsewhere would."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(_ask(url, seconds, told))
 
 
