@@ -84,6 +84,11 @@ class VerdictLog(LogFile):
         order = "DESC" if newest else "ASC"
         return self.select(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
 
+    def numbers(self, where: str, values: Sequence[Any], *, limit: int) -> list[int]:
+        """Numbers of verdicts, as `verdicts` finds them, in order."""
+        sql = f"SELECT v.seq FROM verdicts v JOIN frames f ON f.id = v.frame_id WHERE {where} ORDER BY v.seq LIMIT ?"  # noqa: S608
+        return [row["seq"] for row in self.select(sql, (*values, limit))]
+
     def frames(self, where: str, values: Sequence[Any]) -> list[Row]:
         """Frames that satisfy an SQL condition on the table frames, newest first."""
         return self.select(f"SELECT * FROM frames WHERE {where} ORDER BY id DESC", values)  # noqa: S608  (from code)

@@ -39,10 +39,14 @@ class Readers:
 
     Args:
         path: of the log.
+
+    Attributes:
+        written: verdicts as JSON, by their numbers, which are never given twice.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.written: dict[int, str] = {}
         self._idle: queue.LifoQueue[tuple[tuple[int, int], VerdictLog]] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._counted: tuple[int, int, dict[str, int]] = 0, 0, {}

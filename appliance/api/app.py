@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance.api import health, page, records, unseen, verdicts
 from appliance.api.access import Readers, only_known_keys
+from appliance.api.recent import RecentAnswers
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.station import Station
 
@@ -32,6 +33,7 @@ def create_app(station: Station) -> FastAPI:
     for module in (health, verdicts, unseen, records, page):
         app.include_router(module.router)
     app.add_middleware(BodyLimit)
+    app.add_middleware(RecentAnswers)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(405, _not_allowed)
     for error in (OutOfServiceError, RefusedError):

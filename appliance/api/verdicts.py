@@ -32,6 +32,7 @@ CSV_COLUMNS = (
     "noise_median", "noise_sigma", "bundle", "engine", "sha256", "width", "height", "ms_decode", "ms_inspect", "ms_total", "origin",
 )  # fmt: skip
 AT_ONCE = 100  # verdicts that are read between two requests
+MOST_WRITTEN = 20_000  # verdicts kept as JSON; 20 MB
 router = APIRouter(prefix="/v1", tags=["verdicts"])
 
 
@@ -116,6 +117,22 @@ def _find(readers: Readers, wanted: Filter, after: int, limit: int) -> list[Row]
         return log.verdicts(f"{where} AND v.seq > ?", [*values, after], limit=limit)
 
 
+def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict[int, str]:
+    """Items as JSON by their numbers, in order; a verdict never changes, so that each is written out once."""
+    where, values = wanted.sql()
+    with open_log(readers) as log:
+        numbers = log.numbers(f"{where} AND v.seq > ?", [*values, after], limit=limit)
+        missing = [number for number in numbers if number not in readers.written]
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            for row in log.verdicts(f"v.seq IN ({', '.join('?' * len(part))})", part):
+                readers.written[row["seq"]] = json.dumps(_item(row), ensure_ascii=False, separators=(",", ":"))
+        found = {number: readers.written[number] for number in numbers if number in readers.written}
+    if len(readers.written) > MOST_WRITTEN:
+        readers.written.clear()
+    return found
+
+
 @router.get("/verdicts", response_model=dict[str, Any])
 async def verdicts(
     request: Request,
@@ -124,23 +141,24 @@ async def verdicts(
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a first match")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: SeqOf = 0,
-) -> JSONResponse:
+) -> Response:
     """Verdicts in order of seq after `cursor`; the answer's `cursor` continues the list.
 
     With `wait`, an empty answer is held back until a verdict matches or the time is over.
     """
     until = time.monotonic() + wait
-    seen, rows = -1, []
+    seen, found = -1, dict[int, str]()
     while True:
         if (newest := _last_seq(readers)) != seen:
             seen = newest
             # What an index finds at once is not worth the way to another thread and back.
             at_once = wanted.is_indexed and limit <= AT_ONCE
-            rows = (_find(readers, wanted, cursor, limit) if at_once else
-                    await asyncio.to_thread(_find, readers, wanted, cursor, limit))  # fmt: skip
-        if rows or time.monotonic() >= until or request.app.state.stopping():
-            told = {"verdicts": [_item(row) for row in rows], "cursor": rows[-1]["seq"] if rows else cursor}
-            return JSONResponse(told)  # all of it is JSON already: nothing to be looked through
+            found = (_documents(readers, wanted, cursor, limit) if at_once else
+                     await asyncio.to_thread(_documents, readers, wanted, cursor, limit))  # fmt: skip
+        if found or time.monotonic() >= until or request.app.state.stopping():
+            last = next(reversed(found)) if found else cursor
+            body = f'{{"verdicts":[{",".join(found.values())}],"cursor":{last}}}'
+            return Response(body, media_type="application/json")
         await asyncio.sleep(LOOK_S)
 
 

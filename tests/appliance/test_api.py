@@ -23,9 +23,11 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from appliance.api.access import Readers
 from appliance.api.app import create_app
+from appliance.api.recent import FRESH_S, RecentAnswers
 from appliance.log_file import BUSY_MS
 from appliance.settings import Settings
 from appliance.station import Station
@@ -427,3 +429,53 @@ def test_readers_never_keep_the_writer_waiting(station: Station) -> None:
         assert log.last_seq() == 700
     assert after > before + 20, "hardly anybody asked meanwhile"
     assert longest < BUSY_MS / 2e3, "a commit waited for readers"
+
+
+def test_health_is_told_again_for_half_a_second_and_no_longer() -> None:
+    asked, now = [0], [100.0]
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        asked[0] += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"%d" % asked[0]})
+
+    async def ask(recent: RecentAnswers, path: str, method: str = "GET") -> bytes:
+        told: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request"}
+
+        async def send(message: Message) -> None:
+            told.append(message)
+
+        await recent({"type": "http", "method": method, "path": path, "query_string": b""}, receive, send)
+        body: bytes = told[1]["body"]
+        return body
+
+    async def all_of_it() -> list[bytes]:
+        recent = RecentAnswers(app, clock=lambda: now[0])
+        found = [await ask(recent, "/readyz"), await ask(recent, "/readyz"), await ask(recent, "/metrics")]
+        found += [
+            await ask(recent, "/v1/status"),
+            await ask(recent, "/v1/status"),
+            await ask(recent, "/readyz", "POST"),
+        ]
+        now[0] += FRESH_S
+        return [*found, await ask(recent, "/readyz")]
+
+    assert asyncio.run(all_of_it()) == [b"1", b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+def test_a_verdict_is_found_as_soon_as_it_is_committed_however_often_it_was_asked_for(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log, api_of(station) as http:
+        for number in range(30):
+            url = f"/v1/verdicts?file={number}.tif"
+            assert http.get(url).json() == {"verdicts": [], "cursor": 0}
+            log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+            [found] = http.get(url).json()["verdicts"]
+            assert found["seq"] == number + 1
+            assert http.get("/v1/status").json()["last_seq"] == number + 1
+        assert http.get("/v1/verdicts?limit=7&cursor=20").json()["cursor"] == 27
+        one = http.get("/v1/verdicts/3").json()
+        [listed] = http.get("/v1/verdicts?limit=1&cursor=2").json()["verdicts"]
+        assert listed.items() <= one.items()
