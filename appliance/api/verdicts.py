@@ -122,15 +122,16 @@ def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict
     where, values = wanted.sql()
     with open_log(readers) as log:
         numbers = log.numbers(f"{where} AND v.seq > ?", [*values, after], limit=limit)
-        missing = [number for number in numbers if number not in readers.written]
+        known = {number: text for number in numbers if (text := readers.written.get(number)) is not None}
+        missing = [number for number in numbers if number not in known]
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
             for row in log.verdicts(f"v.seq IN ({', '.join('?' * len(part))})", part):
-                readers.written[row["seq"]] = json.dumps(_item(row), ensure_ascii=False, separators=(",", ":"))
-        found = {number: readers.written[number] for number in numbers if number in readers.written}
-    if len(readers.written) > MOST_WRITTEN:
+                known[row["seq"]] = json.dumps(_item(row), ensure_ascii=False, separators=(",", ":"))
+    if len(readers.written) + len(missing) > MOST_WRITTEN:
         readers.written.clear()
-    return found
+    readers.written.update({number: known[number] for number in missing if number in known})
+    return {number: known[number] for number in numbers if number in known}  # but for those forgotten just now
 
 
 @router.get("/verdicts", response_model=dict[str, Any])
