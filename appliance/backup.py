@@ -9,7 +9,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -131,9 +131,9 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
             log.add_event("log.restored", backup=str(backup), at=told["at"], verdicts=told["verdicts"])
             unknown = tuple(_unknown(station, log))
             next_seq = log.next_seq()
-        back = tuple(path for path in unknown if again and _judge_again(path, station))
-        for path in station.root.glob(f"{DATABASE}*"):
+        for path in (*station.root.glob(f"{DATABASE}*"), *station.root.glob(".*.lock")):
             _as_its_owner(path, station)
+        back = tuple(path for path in unknown if again and _judge_again(path, station))
         return Restored(told["verdicts"], set_aside, next_seq, unknown, back)
     finally:
         lock.release()
@@ -198,7 +198,9 @@ def _judge_again(path: Path, station: Station) -> bool:
     """Move a put-away frame, and its sidecar, back to where it was dropped; whether its name was free there."""
     folder = station.done if path.is_relative_to(station.done) else station.quarantine
     hashed = re.fullmatch(r"(.*)\.([0-9a-f]{8})(\.\d+)?(\.[^.]*)?", path.name)
-    named = hashed and _sha256(path).startswith(hashed[2])
+    named = False
+    with suppress(OSError):  # what cannot be read keeps the name that it has
+        named = bool(hashed and _sha256(path).startswith(hashed[2]))
     name = f"{hashed[1]}{hashed[4] or ''}" if hashed and named else path.name
     target = station.inbox / path.relative_to(folder).with_name(name)
     if os.path.lexists(target):

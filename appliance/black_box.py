@@ -78,6 +78,8 @@ class BlackBox:
         before, times = (_list(self._untraced) or [[], 0])[:2]
         times = times + 1 if before == [list(frame) for frame in frames] else 1
         _write(self._untraced, json.dumps([frames, times]))
+        if times < UNTRACED:
+            self.hold(())  # counted: a start that comes to nothing is no other death
         return Crash(f"ended {times} times without a trace", frames) if times >= UNTRACED else None
 
     def _count_death(self, at: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Container
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class ImageStore:
         )
         return int((pages - free) * page)
 
-    def forget(self, *, kept: Container[int], up_to: int = LARGEST, count: int = LARGEST) -> int:
+    def forget(self, *, kept: Collection[int], up_to: int = LARGEST, count: int = LARGEST) -> int:
         """Delete the oldest pictures.
 
         Args:
@@ -78,8 +78,9 @@ class ImageStore:
             How many frames lost theirs.
         """
         # Read whole: a question that is still open when the deleting begins makes it fail when anybody wrote meanwhile.
-        sql = "SELECT frame_id FROM images WHERE frame_id <= ? ORDER BY frame_id"
-        oldest = [row[0] for row in self._connection.execute(sql, (up_to,))]
+        sql = "SELECT frame_id FROM images WHERE frame_id <= ? ORDER BY frame_id LIMIT ?"
+        enough = min(count + len(kept), LARGEST)
+        oldest = [row[0] for row in self._connection.execute(sql, (up_to, enough))]
         due = [(frame_id,) for frame_id in oldest if frame_id not in kept][:count]
         for start in range(0, len(due), CHUNK):
             self._connection.execute("BEGIN IMMEDIATE")

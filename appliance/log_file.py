@@ -112,11 +112,15 @@ class LogFile:
         """SQLite's errors as what they mean for the station: wait, start anew, or refuse."""
         try:
             yield
-        except sqlite3.OperationalError as error:
-            raise _out_of_service(self.path, error) from error
         except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            code = getattr(
+                error, "sqlite_errorcode", None
+            )  # text that is no text is told by Python itself, without one
+            own = isinstance(error, sqlite3.OperationalError)
+            if (code is None and own) or (code or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise RefusedError(damaged(self.path, error)) from error
+            if isinstance(error, sqlite3.OperationalError):
+                raise _out_of_service(self.path, error) from error
             raise
 
     def _migrate(self) -> None:

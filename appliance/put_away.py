@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -116,6 +116,9 @@ def _copy_over(source: Path, target: Path, seen: Fingerprint | None) -> bool:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+    if seen is not None and fingerprint_of(source) != seen:
+        target.unlink()
+        return False
     source.unlink()
     return True
 
@@ -128,7 +131,9 @@ def put_away_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def judged_frame(log: VerdictLog, folder: Path, path: Path, *, quarantine: bool) -> int | None:
+def judged_frame(
+    log: VerdictLog, folder: Path, path: Path, *, quarantine: bool, staying: Container[int] = ()
+) -> int | None:
     """Number of the frame that a file in done/ or quarantine/ is: its bytes are those that have a verdict.
 
     Args:
@@ -136,6 +141,7 @@ def judged_frame(log: VerdictLog, folder: Path, path: Path, *, quarantine: bool)
         folder: done/ or quarantine/.
         path: of the file.
         quarantine: there it may be one that never could be read, which has its verdict by its name.
+        staying: frames whose files stay whatever they hold: one that can only be one of them is not read.
 
     Returns:
         None where its bytes have none, or it is gone.
@@ -144,6 +150,8 @@ def judged_frame(log: VerdictLog, folder: Path, path: Path, *, quarantine: bool)
         candidates = log.judged_frames(storable(path.relative_to(folder).as_posix()), path.lstat().st_size)
         if not candidates:
             return None
+        if all(row["id"] in staying for row in candidates):
+            return int(candidates[0]["id"])
         with path.open("rb") as file:
             sha256 = hash_of(file.fileno())
     except FileNotFoundError:

@@ -133,7 +133,9 @@ class Retention:
     def _let_go(self, file: _File, folder: Path, labeled: set[int], report: Report) -> bool:
         """Delete a put-away frame, if its verdict is in the log and no person labeled it; whether it went."""
         relative = file.path.relative_to(folder)
-        frame_id = judged_frame(self.log, folder, file.path, quarantine=folder == self.station.quarantine)
+        frame_id = judged_frame(
+            self.log, folder, file.path, quarantine=folder == self.station.quarantine, staying=labeled
+        )
         if frame_id is None:
             report.kept.append(relative.as_posix())
             return False

@@ -88,6 +88,7 @@ class Screener:
     _screened: int = 0
     _rate: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     _next_heartbeat: float = 0.0
+    _late: Future[Frame] | None = None  # waited for in vain: others need not wait for it once more
     _inbox_present: bool = True
     _closed: dict[str, str] = field(default_factory=dict)
     _cursor: int = 0
@@ -248,7 +249,9 @@ class Screener:
 
         Files come in their order; one that takes longer than a heartbeat lets the others pass, and no watchdog starve.
         """
-        wait([self._decoding[0][1]], timeout=HEARTBEAT_S)
+        oldest = self._decoding[0][1]
+        if oldest is not self._late and not wait([oldest], timeout=HEARTBEAT_S).done:
+            self._late = oldest
         while not self.stop.asked:
             for number, (_, decoded) in enumerate(self._decoding):
                 if decoded.done():

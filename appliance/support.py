@@ -24,7 +24,9 @@ from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
 
 EVENTS, JOURNAL_LINES = 1000, 2000
-_SECRET = re.compile(r"""([\w.'"-]*(?:token|secret|password)[\w.'"-]*\s*=\s*)[^,}\n]*""", re.IGNORECASE)
+_SECRET = re.compile(
+    r"""([\w.'"-]*(?:token|secret|password)[\w.'"-]*\s*=\s*)(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[^,}\n]*)""", re.IGNORECASE
+)
 
 
 def write(out: Path, station: Station, report: str, *, frames: Sequence[int] = ()) -> list[str]:

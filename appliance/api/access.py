@@ -41,7 +41,7 @@ class Readers:
         path: of the log.
 
     Attributes:
-        written: verdicts as JSON, by their numbers, which are never given twice.
+        written: verdicts of this log as JSON, by their numbers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,6 +50,7 @@ class Readers:
         self._idle: queue.LifoQueue[tuple[tuple[int, int], VerdictLog]] = queue.LifoQueue()
         self._lock = threading.Lock()
         self._counted: tuple[int, int, dict[str, int]] = 0, 0, {}
+        self._identity: tuple[int, int] | None = None
 
     @contextmanager
     def one(self) -> Iterator[VerdictLog]:
@@ -63,6 +64,8 @@ class Readers:
         except OSError as error:
             raise RefusedError(f"{self._path}: {error.strerror}") from error
         identity = (found.st_dev, found.st_ino)
+        if identity != self._identity:  # another log: what was read of the one before says nothing of it
+            self._identity, self.written, self._counted = identity, {}, (0, 0, {})
         log = self._kept(identity) or VerdictLog(self._path, readonly=True)
         with ExitStack() as on_error:
             on_error.callback(log.close)

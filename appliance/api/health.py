@@ -75,13 +75,13 @@ def status_of(station: Station, readers: Readers) -> dict[str, Any]:
 
 
 @router.get("/v1/status")
-async def status(station: StationOf, readers: ReadersOf) -> dict[str, Any]:
+def status(station: StationOf, readers: ReadersOf) -> dict[str, Any]:
     """What the screener last said of itself, and counts of all verdicts."""
     return status_of(station, readers)
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(station: StationOf, readers: ReadersOf) -> Response:
+def metrics(station: StationOf, readers: ReadersOf) -> Response:
     """Numbers for Prometheus."""
     registry = CollectorRegistry()
 

@@ -121,16 +121,17 @@ def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict
     """Items as JSON by their numbers, in order; a verdict never changes, so that each is written out once."""
     where, values = wanted.sql()
     with open_log(readers) as log:
+        written = readers.written  # of this log, whatever replaces it meanwhile
         numbers = log.numbers(f"{where} AND v.seq > ?", [*values, after], limit=limit)
-        known = {number: text for number in numbers if (text := readers.written.get(number)) is not None}
+        known = {number: text for number in numbers if (text := written.get(number)) is not None}
         missing = [number for number in numbers if number not in known]
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
             for row in log.verdicts(f"v.seq IN ({', '.join('?' * len(part))})", part):
                 known[row["seq"]] = json.dumps(_item(row), ensure_ascii=False, separators=(",", ":"))
-    if len(readers.written) + len(missing) > MOST_WRITTEN:
-        readers.written.clear()
-    readers.written.update({number: known[number] for number in missing if number in known})
+    if len(written) + len(missing) > MOST_WRITTEN:
+        written.clear()
+    written.update({number: known[number] for number in missing if number in known})
     return {number: known[number] for number in numbers if number in known}  # but for those forgotten just now
 
 

@@ -28,6 +28,7 @@ from starlette.types import Message, Receive, Scope, Send
 from appliance.api.access import Readers
 from appliance.api.app import create_app
 from appliance.api.recent import FRESH_S, RecentAnswers
+from appliance.api.verdicts import Filter, _documents
 from appliance.log_file import BUSY_MS
 from appliance.settings import Settings
 from appliance.station import Station
@@ -479,3 +480,45 @@ def test_a_verdict_is_found_as_soon_as_it_is_committed_however_often_it_was_aske
         one = http.get("/v1/verdicts/3").json()
         [listed] = http.get("/v1/verdicts?limit=1&cursor=2").json()["verdicts"]
         assert listed.items() <= one.items()
+
+
+def test_a_page_of_verdicts_is_whole_whatever_other_requests_do(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        for number in range(6):
+            log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+    readers = Readers(station.database)
+    everything = Filter.model_construct()
+    assert list(_documents(readers, everything, 0, 3)) == [1, 2, 3]
+    read = VerdictLog.verdicts
+
+    def meanwhile(self: VerdictLog, *args: Any, **named: Any) -> Any:
+        readers.written.clear()  # another request made room
+        return read(self, *args, **named)
+
+    monkeypatch.setattr(VerdictLog, "verdicts", meanwhile)
+    assert list(_documents(readers, everything, 0, 9)) == [1, 2, 3, 4, 5, 6]
+    readers.close()
+
+
+def test_another_log_is_told_of_as_it_is(station: Station) -> None:
+    for path in ("P/L/first.tif", "P/L/second.tif"):
+        with closing(VerdictLog(station.database)) as log:
+            log.record(frame(), row_of(path, "d" * 64))
+        if path == "P/L/first.tif":
+            readers = Readers(station.database)
+        [document] = _documents(readers, Filter.model_construct(), 0, 9).values()
+        assert json.loads(document)["frame"] == Path(path).name
+        for part in station.root.glob("umbra.db*"):
+            part.rename(part.with_name(f"old-{part.name}"))
+    readers.close()
+
+
+def test_a_log_whose_text_is_no_text_is_damaged(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        log.record(frame(), row_of("P/L/a.tif", "d" * 64))
+        log.database.conn.execute("UPDATE frames SET name = CAST(x'ff61' AS TEXT)")
+    answer = asked(station, "/v1/verdicts")
+    assert answer.status_code == 503
+    assert "umbra restore" in answer.text

@@ -209,6 +209,15 @@ def test_frames_in_hand_at_deaths_without_a_trace_are_blamed_in_the_end(station:
         assert box.crash is None, "it was measured in between"
 
 
+def test_starts_that_come_to_nothing_are_no_deaths_of_the_frames_in_hand(station: Station) -> None:
+    with BlackBox(station) as box:
+        box.begin()
+        box.hold([("P/L/a.tif", "ab" * 32)])  # a loss of power
+    for _ in range(3 * UNTRACED):  # the log is refused before anything was measured
+        with BlackBox(station) as box:
+            assert box.crash is None
+
+
 def test_a_screener_that_backs_off_says_so_and_can_be_stopped(station: Station) -> None:
     for n in range(8):
         die(station, time.time() - 8 + n)

@@ -164,6 +164,7 @@ SECRET = "ab" * 32
         f'[api]\ntoken_sha256 = "{SECRET}"\n',
         f'api = {{ "token_sha256" = "{SECRET}", port = 0 }}\n',
         f"api.token_sha256='{SECRET}'\n",
+        f'password = "a,b}}{SECRET}"\n',
     ],
 )
 def test_a_secret_is_left_out_however_it_is_written(text: str, station: Station, tmp_path: Path) -> None:
