@@ -93,7 +93,7 @@ labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours
 chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour
 	$(BIN)/python -m tests.reliability.kills $(ARGS)
 
-fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: a quarter of an hour
+fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: ten minutes
 	UMBRA_FUZZ_INPUTS=$(or $(INPUTS),20000) $(BIN)/python -m pytest -q tests/appliance/test_fuzz.py
 
 gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
