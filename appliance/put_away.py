@@ -24,9 +24,15 @@ LONGEST_SUFFIX = 40
 def places_of(folder: Path, relative: str, sha256: str) -> tuple[Path, Path]:
     """Where a judged file lies in done/ or quarantine/: under its own name, or with its hash where that was taken."""
     first = folder / relative
-    stem = os.fsdecode(os.fsencode(first.stem)[:LONGEST_STEM])
-    suffix = os.fsdecode(os.fsencode(first.suffix)[:LONGEST_SUFFIX])
+    stem, suffix = _cut(first.stem, LONGEST_STEM), _cut(first.suffix, LONGEST_SUFFIX)
     return first, first.with_name(f"{stem}.{sha256[:8]}{suffix}")
+
+
+def _cut(text: str, nbytes: int) -> str:
+    """As many characters of a name as take no more bytes."""
+    while len(os.fsencode(text)) > nbytes:
+        text = text[:-1]
+    return text
 
 
 def _free_place(folder: Path, relative: str, sha256: str, size: int) -> Path:

@@ -63,6 +63,7 @@ class Worker:
 
     Attributes:
         retiring: it asks to be replaced, since libraries have lost memory in it.
+        spent: it owes an answer: it is of no more use.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,7 +78,7 @@ class Worker:
                 stdin=told, stderr=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment,
             )  # fmt: skip
         self._ready = False
-        self.retiring = False
+        self.retiring = self.spent = False
 
     @property
     def pid(self) -> int:
@@ -116,18 +117,25 @@ class Worker:
         asked = {"relative": relative, "file": opened.file is not None, "sidecar": opened.sidecar is not None,
                  "problem": opened.problem}  # fmt: skip
         received: list[int] = []
+        self.spent = True
         try:
             socket.send_fds(self._channel, [json.dumps(asked).encode()], files)
             message, received = self._receive(self._longest_s)
             told = json.loads(message)
             self.retiring = bool(told["retiring"])
-            return _frame_of(told, received, relative, self._settings)
+            frame = _frame_of(told, received, relative, self._settings)
+        except (FrameVanishedError, UndecodableError):
+            self.spent = False  # an answer, too
+            raise
         except TimeoutError:
             raise WorkerDiedError(f"decoding took longer than {self._longest_s:g} s") from None
         except OSError as error:
             raise WorkerDiedError(self._how_it_ended(error.strerror or str(error))) from error
         except (ValueError, KeyError, TypeError, FrameGeometryError) as error:
             raise WorkerDiedError(f"the decoder's answer makes no sense: {error}") from error
+        else:
+            self.spent = False
+            return frame
         finally:
             for descriptor in received:
                 os.close(descriptor)
@@ -256,23 +264,18 @@ class Sandbox:
     def _by_a_worker(self, opened: OpenFrame, relative: str, *, fresh: bool) -> Frame:
         worker = self._ready_one(fresh=fresh)
         try:
-            frame = worker.decode(opened, relative)
-        except (FrameVanishedError, UndecodableError):
+            return worker.decode(opened, relative)
+        finally:
             self._give_back(worker)
-            raise
-        except BaseException:
-            self._dismiss(worker)
-            self._idle.put(None)
-            raise
-        self._give_back(worker)
-        return frame
 
     def _give_back(self, worker: Worker) -> None:
-        """For the next frame; in the place of one that retires another is started."""
-        if worker.retiring:
+        """For the next frame; in the place of one that is spent or retires another will be started."""
+        if worker.spent or worker.retiring:
             self._dismiss(worker)
-            self.retired += 1
-        self._idle.put(None if worker.retiring else worker)
+            self.retired += not worker.spent
+            self._idle.put(None)
+        else:
+            self._idle.put(worker)
 
     def _ready_one(self, *, fresh: bool) -> Worker:
         """A worker that is up; one that does not come up, or has died since its last frame, is no frame's fault.

@@ -243,6 +243,7 @@ class Watcher:
     def _files(self) -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
         """Regular files below the inbox that may be frames, and whether they have a sidecar; links are never followed."""
         closed: dict[str, str] = {}
+        never = (*self.settings.ignore, *NEVER_A_LOT)
         folders = [""]
         while folders:
             folder = folders.pop()
@@ -255,7 +256,7 @@ class Watcher:
                 continue
             names = {entry.name for entry in entries}
             for entry in entries:
-                if any(fnmatch(entry.name, pattern) for pattern in (*self.settings.ignore, *NEVER_A_LOT)):
+                if any(fnmatch(entry.name, pattern) for pattern in never):
                     continue
                 relative = f"{folder}/{entry.name}" if folder else entry.name
                 try:

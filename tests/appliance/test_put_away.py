@@ -121,8 +121,12 @@ def test_the_same_bytes_again_and_again_take_one_more_place(station: Station) ->
 
 @pytest.mark.parametrize("name", ["漢" * 80 + ".tif", "x" * 250, "a." + "s" * 250, os.fsdecode(b"\xff" * 240) + ".tif"])
 def test_names_with_a_hash_fit(name: str, tmp_path: Path) -> None:
-    for place in places_of(tmp_path, name[:255] if name.isascii() else name, SHA256)[1:]:
-        place.write_bytes(b"x")
+    _, hashed = places_of(tmp_path, name, SHA256)
+    hashed.write_bytes(b"x")  # the file system takes it
+    assert len(os.fsencode(hashed.name)) <= 240, "room for a number and a sidecar's suffix"
+    assert f".{SHA256[:8]}" in hashed.name
+    assert hashed.name.isascii() or hashed.name[0] == name[0]
+    assert name.isprintable() is hashed.name.isprintable(), "cut in the middle of a character"
 
 
 def test_what_cannot_be_moved_is_an_error_and_stays(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
