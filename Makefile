@@ -124,8 +124,8 @@ golden: $(VENV)/.dev ## rewrite the golden cases of the tests, after a look at w
 
 starter: $(VENV)/.dev ## train and pack the shipped bundle anew: a night on two cores
 	for role in regressor unseen classifier; do \
-	  $(BIN)/umbra train $$role --simulate 90000 --out work/starter/$$role --preset starter || exit 1; done
-	$(BIN)/umbra bundle pack work/starter --name starter --simulate 90000 --out engines/bundles/starter \
+	  $(BIN)/umbra train $$role --simulate 90000 --out trained/starter/$$role --preset starter || exit 1; done
+	$(BIN)/umbra bundle pack trained/starter --name starter --simulate 90000 --out engines/bundles/starter \
 	  --note "preset starter, 90,000 simulated frames, seed 1000"
 
 install-station: wheel ## this machine becomes a station: package in /opt/umbra, units of systemd, /var/lib/umbra; as root
