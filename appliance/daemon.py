@@ -18,6 +18,7 @@ from appliance.station import Station, StationLock
 from appliance.switch import BundleSwitch
 from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
+from appliance.writers import keep_capabilities_from_children
 from engines import EngineError, Target, gpu_state
 from engines.build import build_inspector
 
@@ -90,6 +91,7 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
         RefusedError, EngineError: the station, bundle or engines are not fit for use.
         OutOfServiceError: the disk is gone.
     """
+    keep_capabilities_from_children()
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)

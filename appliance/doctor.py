@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from appliance.api.access import Readers
-from appliance.api.health import not_ready
+from appliance.api.health import status_of
 from appliance.errors import ApplianceError
 from appliance.formats import write_frame
 from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
@@ -112,7 +112,7 @@ def _station(station: Station) -> Iterator[Check]:
         yield Check("database", None, "none yet")
     yield _watching(station)
     yield _decoders(station)
-    reasons = not_ready(station, Readers(station.database))
+    reasons = status_of(station, Readers(station.database))["reasons"]
     yield Check("screener", None if reasons else True, "; ".join(reasons) or "ready", "`umbra run`" if reasons else "")
 
 

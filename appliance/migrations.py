@@ -137,4 +137,11 @@ MIGRATIONS: tuple[str, ...] = (
     """
     CREATE INDEX horizons_by_time ON horizons (before);
     """,
+    """
+    CREATE INDEX verdicts_by_verdict ON verdicts (verdict);
+    CREATE INDEX verdicts_by_class ON verdicts (class);
+    CREATE INDEX verdicts_by_verdict_and_class ON verdicts (verdict, class);
+    CREATE INDEX verdicts_by_score ON verdicts (score);
+    CREATE INDEX frames_by_lot_of_any_product ON frames (lot);
+    """,
 )

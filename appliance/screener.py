@@ -157,6 +157,7 @@ class Screener:
                 if "\\x" in row["path"] or os.path.lexists(self.station.inbox / row["path"]):
                     self._unfinished[row["path"], row["sha256"]] = row
             _log.info(events.REPUBLISHED, first=rows[0]["seq"], last=self._cursor)
+            self._heartbeat()
         self.log.set_cursor(OUTBOX_CURSOR, self._cursor)
         self._caught_up = True
 

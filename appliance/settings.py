@@ -62,7 +62,10 @@ class WatchSettings(_Section):
         1.0, ge=0, le=3600, description="size and time must rest this long, unless the writer closed it"
     )
     incomplete_s: float = Field(
-        10.0, ge=0, le=86400, description="an unreadable file is tried again until it rested this long"
+        10.0,
+        ge=0,
+        le=86400,
+        description="an unreadable file is tried again, and one open for writing waited for, until it rested this long",
     )
     mounted: bool = Field(False, description="the inbox is a mount: while nothing is mounted there, it is not ready")
     ignore: tuple[str, ...] = Field(

@@ -15,10 +15,12 @@ from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 
 LARGEST_SEQ = 2**63 - 1
-_VERDICT_ROW = """
-    SELECT v.*, f.path, f.sha256, f.name, f.product, f.lot, f.wafer, f.die_x, f.die_y, f.width, f.height
-    FROM verdicts v JOIN frames f ON f.id = v.frame_id
-"""
+LOOKED_THROUGH = 200  # verdicts, before an index is asked
+_ROW = "SELECT v.*, f.path, f.sha256, f.name, f.product, f.lot, f.wafer, f.die_x, f.die_y, f.width, f.height"
+_VERDICT_ROW = f"{_ROW} FROM verdicts v JOIN frames f ON f.id = v.frame_id"
+_ONE_BY_ONE = (
+    "FROM verdicts v NOT INDEXED CROSS JOIN frames f ON f.id = v.frame_id"  # in this order, whatever SQLite thinks
+)
 _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
 
 
@@ -84,10 +86,54 @@ class VerdictLog(LogFile):
         order = "DESC" if newest else "ASC"
         return self.select(f"{_VERDICT_ROW} WHERE {where} ORDER BY v.seq {order} LIMIT ?", (*values, limit))
 
-    def numbers(self, where: str, values: Sequence[Any], *, limit: int) -> list[int]:
-        """Numbers of verdicts, as `verdicts` finds them, in order."""
-        sql = f"SELECT v.seq FROM verdicts v JOIN frames f ON f.id = v.frame_id WHERE {where} ORDER BY v.seq LIMIT ?"  # noqa: S608
-        return [row["seq"] for row in self.select(sql, (*values, limit))]
+    def span(self, where: str, values: Sequence[Any], *, first: int, last: int) -> list[Row]:
+        """Verdicts of these numbers that satisfy a condition, as `verdicts` finds them, looked at one by one."""
+        sql = f"{_ROW} {_ONE_BY_ONE} WHERE {where} AND v.seq BETWEEN ? AND ? ORDER BY v.seq"
+        return self.select(sql, (*values, first, last))
+
+    def numbers(
+        self, where: str = "1", values: Sequence[Any] = (), *, after: int = 0, before: int | None = None, limit: int,
+        newest: bool = False, ranged: bool = False,
+    ) -> list[int]:  # fmt: skip
+        """Numbers of verdicts that satisfy a condition, as `verdicts` takes it.
+
+        The nearest LOOKED_THROUGH are looked at one by one, which finds what is frequent; the rest is left to the
+        indices, which find what is rare.
+
+        Args:
+            where: the condition.
+            values: of its marks.
+            after: numbers above this.
+            before: numbers below this.
+            limit: so many at most.
+            newest: the largest numbers first, else the smallest.
+            ranged: the condition holds of a range of scores or times. Its index gives no order, wherefore SQLite would
+                rather look at every verdict.
+        """
+        first, last = after + 1, LARGEST_SEQ if before is None else before - 1
+        edge = self._number(
+            f"SELECT COALESCE({'MAX' if newest else 'MIN'}(seq), 0) FROM verdicts WHERE seq > ? AND seq <= ?",  # noqa: S608
+            (after, last),
+        )
+        if not edge:
+            return []
+        if newest:
+            near = max(first, edge - LOOKED_THROUGH + 1), edge
+            far = first, near[0] - 1
+        else:
+            near = edge, min(last, edge + LOOKED_THROUGH - 1)
+            far = near[1] + 1, last
+        order = "DESC" if newest else "ASC"
+        one_by_one = (
+            f"SELECT v.seq {_ONE_BY_ONE} WHERE {where} AND v.seq BETWEEN ? AND ? ORDER BY v.seq {order} LIMIT ?"
+        )
+        seq = "+v.seq" if ranged else "v.seq"
+        indexed = f"""SELECT v.seq FROM verdicts v LEFT JOIN frames f ON f.id = v.frame_id
+            WHERE {where} AND {seq} BETWEEN ? AND ? ORDER BY {seq} {order} LIMIT ?"""  # noqa: S608  (values are marks)
+        found = self.select(one_by_one, (*values, *near, limit))
+        if len(found) < limit:
+            found += self.select(indexed, (*values, *far, limit - len(found)))
+        return [row["seq"] for row in found]
 
     def frames(self, where: str, values: Sequence[Any]) -> list[Row]:
         """Frames that satisfy an SQL condition on the table frames, newest first."""

@@ -19,6 +19,7 @@ from appliance import log as events
 from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of, is_mount
 from appliance.settings import WatchSettings
 from appliance.sidecar import SIDECAR_SUFFIX
+from appliance.writers import has_writer
 
 _log = events.get()
 # Folders made in quick succession make watchdog register one callback twice and warn; a hint more or less is nothing.
@@ -125,6 +126,7 @@ class Watcher:
     _new_here: bool = True
     _just_watching: bool = True
     _mounted: bool = False
+    _is_local: bool = False
     events_lost: int = 0
     closed: dict[str, str] = field(default_factory=dict)
 
@@ -234,6 +236,8 @@ class Watcher:
         enough = self.settings.incomplete_s if seen.patient else 0.0 if seen.closed else self.settings.settle_s
         if seen.offered or seen.settled or rested < enough:
             return None
+        if self._is_local and rested < self.settings.incomplete_s and has_writer(path):
+            return None
         seen.offered = True
         if self._observer is not None and not seen.announced:
             self.events_lost += 1
@@ -286,7 +290,8 @@ class Watcher:
         if identity is None:
             return
         kind = file_system_of(self.inbox)
-        if deaf or kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse"):
+        self._is_local = kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse")
+        if deaf or not self._is_local:
             reason = "events stopped coming: inotify's limits?" if deaf else f"{kind} tells of no events"
             _log.warning(events.NO_EVENTS, inbox=str(self.inbox), reason=reason)
             return

@@ -73,9 +73,9 @@ class Readers:
             on_error.pop_all()
         self._idle.put((identity, log))
 
-    def counts(self, log: VerdictLog) -> dict[str, int]:
-        """How many of each verdict; only new ones are counted, unless some were forgotten."""
-        horizon, newest = log.horizon(), log.last_seq()
+    def counts(self, log: VerdictLog, newest: int) -> dict[str, int]:
+        """How many of each verdict up to a number; only new ones are counted, unless some were forgotten."""
+        horizon = log.horizon()
         with self._lock:
             known_horizon, upto, counts = self._counted
             if known_horizon != horizon or newest < upto:

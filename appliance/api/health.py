@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Response
+from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from appliance.api.access import Readers, ReadersOf, StationOf, open_log
@@ -15,26 +16,25 @@ from appliance.station import Station, age_s, is_recent
 router = APIRouter(tags=["health"])
 
 
-def not_ready(station: Station, readers: Readers) -> list[str]:
+def not_ready(station: Station, state: dict[str, Any] | None, log_error: str | None) -> list[str]:
     """Why frames should not be dropped now; empty when ready.
 
     The inbox, which may lie on a share that hangs, is not touched: the screener looks at it and says so each second.
+
+    Args:
+        station: its folders and settings.
+        state: what the screener last said.
+        log_error: why the log cannot be read.
     """
     reasons: list[str] = []
-    state = station.read_state()
     if state is None:
         reasons.append("the screener has not run here")
     elif not is_recent(state):
         reasons.append(f"the screener has said nothing for {age_s(state):.0f} s")
     elif not state.get("ready"):
         reasons += state.get("reasons") or ["the screener is not ready"]
-    try:
-        with open_log(readers) as log:
-            log.last_seq()
-    except HTTPException as error:
-        reasons.append(error.detail)
-    except ApplianceError as error:
-        reasons.append(readers.told(error))
+    if log_error is not None:
+        reasons.append(log_error)
     if not os.access(station.root, os.W_OK):
         reasons.append("the station is not writable")
     elif (free := station.free_bytes()) < station.settings.disk.low_bytes:
@@ -51,37 +51,43 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses={503: {"description": "not ready; the reasons are in the body"}})
 async def readyz(station: StationOf, readers: ReadersOf, response: Response) -> dict[str, Any]:
     """200 when frames are being screened with checked engines, else 503 with the reasons."""
-    reasons = not_ready(station, readers)
+    reasons = status_of(station, readers)["reasons"]
     response.status_code = 503 if reasons else 200
     return {"ready": not reasons, "reasons": reasons}
 
 
 def status_of(station: Station, readers: Readers) -> dict[str, Any]:
     """What the screener last said of itself, and counts of all verdicts."""
-    reasons = not_ready(station, readers)
-    state = station.read_state() or {}
-    body: dict[str, Any] = {
-        "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
-        **{key: state.get(key) for key in (
-            "at", "started_at", "bundle", "engine", "backlog", "frames_per_s", "watching", "events_lost", "decoders_died",
-            "golden")},
-    }  # fmt: skip
+    state = station.read_state()
+    counts: dict[str, int] | None = None
+    newest: int | None = None
+    log_error: str | None = None
     try:
         with open_log(readers) as log:
-            body |= {"counts": readers.counts(log), "last_seq": log.last_seq()}
-    except (HTTPException, ApplianceError):
-        body |= {"counts": None, "last_seq": None}
-    return body
+            newest = log.last_seq()
+            counts = readers.counts(log, newest)
+    except HTTPException as error:
+        log_error = error.detail
+    except ApplianceError as error:
+        log_error = readers.told(error)
+    reasons = not_ready(station, state, log_error)
+    return {
+        "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
+        **{key: (state or {}).get(key) for key in (
+            "at", "started_at", "bundle", "engine", "backlog", "frames_per_s", "watching", "events_lost", "decoders_died",
+            "golden")},
+        "counts": counts, "last_seq": newest,
+    }  # fmt: skip
 
 
-@router.get("/v1/status")
-def status(station: StationOf, readers: ReadersOf) -> dict[str, Any]:
+@router.get("/v1/status", response_model=dict[str, Any])
+async def status(station: StationOf, readers: ReadersOf) -> JSONResponse:
     """What the screener last said of itself, and counts of all verdicts."""
-    return status_of(station, readers)
+    return JSONResponse(status_of(station, readers))
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def metrics(station: StationOf, readers: ReadersOf) -> Response:
+async def metrics(station: StationOf, readers: ReadersOf) -> Response:
     """Numbers for Prometheus."""
     registry = CollectorRegistry()
 

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import datetime as dt
 import io
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, BeforeValidator, Field
 
-from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log, unprocessable
+from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log
+from appliance.api.filters import INVALID, Filter, Following, Listing, asked_as, told_as
 from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
 from appliance.verdict import Row, document, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
-LONGEST_WAIT_S = 60.0
 LOOK_S = 0.02  # how often a waiting request looks for a commit
 CSV_COLUMNS = (
     "seq", "decided_at", "path", "name", "product", "lot", "wafer", "die_x", "die_y", "verdict", "hard", "soft", "reason",
@@ -32,78 +29,9 @@ CSV_COLUMNS = (
     "noise_median", "noise_sigma", "bundle", "engine", "sha256", "width", "height", "ms_decode", "ms_inspect", "ms_total", "origin",
 )  # fmt: skip
 AT_ONCE = 100  # verdicts that are read between two requests
+PAGE = 1000  # verdicts that a table holds in memory
 MOST_WRITTEN = 20_000  # verdicts kept as JSON; 20 MB
 router = APIRouter(prefix="/v1", tags=["verdicts"])
-
-
-def _written_out(moment: object) -> object:
-    """A time as ISO 8601 writes it; a number would be taken for seconds since 1970."""
-    if isinstance(moment, str) and not re.match(r"\d{4}-", moment):
-        raise ValueError("wanted as ISO 8601 writes it: 2026-01-31T13:05:00Z")
-    return moment
-
-
-Moment = Annotated[dt.datetime, BeforeValidator(_written_out)]
-
-
-class Filter(BaseModel):
-    """Which verdicts: all conditions must hold."""
-
-    product: str | None = Field(None, description="product folder")
-    lot: str | None = Field(None, description="lot folder")
-    verdict: Literal["PASS", "FAIL", "RETEST"] | None = None
-    class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
-    since: Moment | None = Field(None, description="decided at or after this time")
-    until: Moment | None = Field(None, description="decided before this time")
-    min_score: float | None = Field(None, ge=0, le=1, description="score of at least this")
-    file: str | None = Field(None, description="file name of the frame")
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether matches are found without looking through all verdicts: of all, or of one file name."""
-        return self.sql()[1] in ([], [self.file])
-
-    def sql(self) -> tuple[str, list[Any]]:
-        """A condition over v (verdicts) and f (frames), and its values."""
-        terms: list[tuple[str, Any]] = [
-            ("f.product = ?", self.product), ("f.lot = ?", self.lot), ("v.verdict = ?", self.verdict),
-            ("v.class = ?", self.class_name), ("v.decided_at >= ?", _utc(self.since)), ("v.decided_at < ?", _utc(self.until)),
-            ("v.score >= ?", self.min_score), ("f.name = ?", self.file),
-        ]  # fmt: skip
-        used = [(term, value) for term, value in terms if value is not None]
-        return " AND ".join(["1", *(term for term, _ in used)]), [value for _, value in used]
-
-
-def _utc(moment: dt.datetime | None) -> str | None:
-    """As the log writes times; a time without a zone is UTC."""
-    if moment is None:
-        return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    try:
-        return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    except OverflowError as error:
-        raise unprocessable(f"time {moment} is out of range", "query") from error
-
-
-async def the_filter(
-    product: str | None = None,
-    lot: str | None = None,
-    verdict: Literal["PASS", "FAIL", "RETEST"] | None = None,
-    class_name: Annotated[Literal["OK", "Spot", "Diagonal", "Error"] | None, Query(alias="class")] = None,
-    since: Moment | None = None,
-    until: Moment | None = None,
-    min_score: Annotated[float | None, Query(ge=0, le=1)] = None,
-    file: str | None = None,
-) -> Filter:
-    """The filter of a request's query."""
-    return Filter.model_construct(  # each has been checked
-        product=product, lot=lot, verdict=verdict, class_name=class_name, since=since, until=until, min_score=min_score,
-        file=file,
-    )  # fmt: skip
-
-
-FilterOf = Annotated[Filter, Depends(the_filter)]
-SeqOf = Annotated[int, Query(ge=0, le=LARGEST_SEQ, description="verdicts after this seq")]
 
 
 def _item(row: Row) -> dict[str, Any]:
@@ -111,18 +39,12 @@ def _item(row: Row) -> dict[str, Any]:
     return document(row) | {"frame_id": row["frame_id"]}
 
 
-def _find(readers: Readers, wanted: Filter, after: int, limit: int) -> list[Row]:
-    where, values = wanted.sql()
-    with open_log(readers) as log:
-        return log.verdicts(f"{where} AND v.seq > ?", [*values, after], limit=limit)
-
-
 def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict[int, str]:
     """Items as JSON by their numbers, in order; a verdict never changes, so that each is written out once."""
     where, values = wanted.sql()
     with open_log(readers) as log:
         written = readers.written  # of this log, whatever replaces it meanwhile
-        numbers = log.numbers(f"{where} AND v.seq > ?", [*values, after], limit=limit)
+        numbers = log.numbers(where, values, after=after, limit=limit, ranged=wanted.is_ranged)
         known = {number: text for number in numbers if (text := written.get(number)) is not None}
         missing = [number for number in numbers if number not in known]
         for start in range(0, len(missing), AT_ONCE):
@@ -135,30 +57,25 @@ def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict
     return {number: known[number] for number in numbers if number in known}  # but for those forgotten just now
 
 
-@router.get("/verdicts", response_model=dict[str, Any])
+@router.get("/verdicts", response_model=dict[str, Any], openapi_extra=told_as(Listing), responses=INVALID)
 async def verdicts(
-    request: Request,
-    readers: ReadersOf,
-    wanted: FilterOf,
-    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="seconds to wait for a first match")] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: SeqOf = 0,
+    request: Request, readers: ReadersOf, wanted: Annotated[Listing, Depends(asked_as(Listing))]
 ) -> Response:
     """Verdicts in order of seq after `cursor`; the answer's `cursor` continues the list.
 
     With `wait`, an empty answer is held back until a verdict matches or the time is over.
     """
-    until = time.monotonic() + wait
-    seen, found = -1, dict[int, str]()
+    until = time.monotonic() + wanted.wait
+    looked, found = -1, dict[int, str]()
     while True:
-        if (newest := _last_seq(readers)) != seen:
-            seen = newest
+        if (newest := _last_seq(readers)) != looked:
+            after = max(wanted.cursor, looked) if newest > looked else wanted.cursor  # fewer than before: another log
             # What an index finds at once is not worth the way to another thread and back.
-            at_once = wanted.is_indexed and limit <= AT_ONCE
-            found = (_documents(readers, wanted, cursor, limit) if at_once else
-                     await asyncio.to_thread(_documents, readers, wanted, cursor, limit))  # fmt: skip
+            found = (_documents(readers, wanted, after, wanted.limit) if wanted.is_quick and wanted.limit <= AT_ONCE else
+                     await asyncio.to_thread(_documents, readers, wanted, after, wanted.limit))  # fmt: skip
+            looked = newest
         if found or time.monotonic() >= until or request.app.state.stopping():
-            last = next(reversed(found)) if found else cursor
+            last = next(reversed(found)) if found else wanted.cursor
             body = f'{{"verdicts":[{",".join(found.values())}],"cursor":{last}}}'
             return Response(body, media_type="application/json")
         await asyncio.sleep(LOOK_S)
@@ -169,18 +86,31 @@ def _last_seq(readers: Readers) -> int:
         return log.last_seq()
 
 
-@router.get("/verdicts.csv", response_class=StreamingResponse, responses={200: {"content": {"text/csv": {}}}})
-def verdicts_csv(readers: ReadersOf, wanted: FilterOf) -> StreamingResponse:
+def _all(readers: Readers, wanted: Filter) -> Iterator[list[Row]]:
+    """All verdicts of a filter up to now, in order; the log is not held between two pages."""
+    where, values = wanted.sql()
+    with open_log(readers) as log:
+        last = log.last_seq()
+    for first in range(1, last + 1, PAGE):
+        with open_log(readers) as log:
+            yield log.span(where, values, first=first, last=min(last, first + PAGE - 1))
+
+
+@router.get(
+    "/verdicts.csv",
+    response_class=StreamingResponse,
+    openapi_extra=told_as(Filter),
+    responses=INVALID | {200: {"content": {"text/csv": {}}}},
+)
+def verdicts_csv(readers: ReadersOf, wanted: Annotated[Filter, Depends(asked_as(Filter))]) -> StreamingResponse:
     """The same as a table, all of it."""
 
     def lines() -> Iterator[str]:
         yield ",".join(CSV_COLUMNS) + "\r\n"
-        after = 0
-        while rows := _find(readers, wanted, after, 1000):
+        for rows in _all(readers, wanted):
             buffer = io.StringIO()
             csv.DictWriter(buffer, CSV_COLUMNS, extrasaction="ignore").writerows(rows)
             yield buffer.getvalue()
-            after = rows[-1]["seq"]
 
     return StreamingResponse(lines(), media_type="text/csv")
 
@@ -255,26 +185,24 @@ def summary(log: ReadLog, by: Literal["product", "lot", "day"] = "product") -> l
     return log.select(sql)
 
 
-@router.get("/stream", response_class=EventSourceResponse)
+@router.get("/stream", response_class=EventSourceResponse, openapi_extra=told_as(Following))
 async def stream(
     request: Request,
     readers: ReadersOf,
-    wanted: FilterOf,
-    cursor: Annotated[
-        int | None, Query(ge=0, le=LARGEST_SEQ, description="begin after this seq; default: new ones")
-    ] = None,
+    wanted: Annotated[Following, Depends(asked_as(Following))],
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Verdicts as server-sent events whose id is the seq; a client that comes back goes on after its Last-Event-ID."""
-    resumed = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else cursor
+    resumed = (
+        int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else wanted.cursor
+    )
     after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, readers)
     while not (request.app.state.stopping() or await request.is_disconnected()):
         newest = await asyncio.to_thread(_last_seq, readers)
         while newest > after:
-            rows = await asyncio.to_thread(_find, readers, wanted, after, 200)
-            for row in rows:
-                after = row["seq"]
-                yield ServerSentEvent(data=_item(row), id=str(after), event="verdict")
-            if len(rows) < 200:
+            found = await asyncio.to_thread(_documents, readers, wanted, after, AT_ONCE)
+            for after, item in found.items():
+                yield ServerSentEvent(raw_data=item, id=str(after), event="verdict")
+            if len(found) < AT_ONCE:
                 after = max(after, newest)
         await asyncio.sleep(LOOK_S * 5)

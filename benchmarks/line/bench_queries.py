@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import os
+import select
+import socket
 import tempfile
 import time
+from collections import deque
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import fmean, median, quantiles
 from typing import Any
 
 import httpx
 
+from appliance.screener import OUTBOX_CURSOR
+from appliance.verdict_log import VerdictLog
 from benchmarks.harness import Report, mean_interval, save
-from benchmarks.line.feeding import Kinds, station_at, verdicts_of
+from benchmarks.line.feeding import Kinds, fill, station_at, verdicts_of
 
 RATE = 200  # queries a second
 TURN_S, TURNS = 10.0, 10  # of each kind
 CONNECTIONS = 8
 KINDS = 24  # different frames
+PAST = 100_000  # verdicts in the log before the first turn
 FASTEST = 80  # frames a second that a station screens at most
 PATHS = (
     "/v1/verdicts?limit=20", "/v1/status", "/v1/verdicts/{seq}", "/readyz", "/v1/verdicts?verdict=RETEST&limit=5",
@@ -29,41 +35,49 @@ PATHS = (
 )  # fmt: skip
 
 
-async def _ask(url: str, seconds: float, told: Any) -> None:
-    """Ask at a steady rate over kept connections, whatever the answers take; tell the latencies."""
-    host, port = url.removeprefix("http://").split(":")
-    waiting: asyncio.Queue[tuple[str, float]] = asyncio.Queue()
-    latencies: list[float] = []
-
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        while True:
-            path, due = await waiting.get()
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-            head = await reader.readuntil(b"\r\n\r\n")
-            if head.split(b" ", 2)[1] not in (b"200", b"503"):
-                raise RuntimeError(f"{path}: {head.decode()}")
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-            latencies.append(time.perf_counter() - due)
-
-    tasks = [asyncio.create_task(connection()) for _ in range(CONNECTIONS)]
-    began = time.perf_counter()
-    for number in range(int(RATE * seconds)):
-        due = began + number / RATE
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-        waiting.put_nowait((PATHS[number % len(PATHS)].format(seq=1 + number % 20), due))
-    await asyncio.sleep(0)
-    for task in tasks:
-        if task.done():
-            task.result()  # what went wrong
-        task.cancel()
-    told.send(latencies)
+def _read_answer(connection: socket.socket) -> bytes:
+    """Status of a whole answer that has begun to come."""
+    answer = connection.recv(1 << 16)
+    while b"\r\n\r\n" not in answer:
+        answer += connection.recv(1 << 16)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    missing = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
+    while missing > 0:
+        missing -= len(connection.recv(1 << 16))
+    return head.split(b" ", 2)[1]
 
 
 def ask(url: str, seconds: float, told: Any) -> None:
-    """A client in a process of its own, which takes what others leave of this machine, as one elsewhere would."""
+    """Ask at a steady rate over kept connections, whatever the answers take; tell the latencies and the processor time.
+
+    In a process of its own, which takes what others leave of this machine, as one elsewhere would, and does no more than it must.
+    """
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    asyncio.run(_ask(url, seconds, told))
+    host, port = url.removeprefix("http://").split(":")
+    idle = deque(socket.create_connection((host, int(port))) for _ in range(CONNECTIONS))
+    asked: dict[int, tuple[socket.socket, str, float]] = {}
+    answers = select.poll()
+    latencies: list[float] = []
+    total = int(RATE * seconds)
+    number, began, worked = 0, time.perf_counter(), time.process_time()
+    while len(latencies) < total:
+        now = time.perf_counter()
+        while idle and number < total and (due := began + number / RATE) <= now:
+            connection = idle.popleft()
+            path = PATHS[number % len(PATHS)].format(seq=1 + number % 20)
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            asked[connection.fileno()] = connection, path, due
+            answers.register(connection, select.POLLIN)
+            number += 1
+        wait_s = began + number / RATE - time.perf_counter() if idle and number < total else 1.0
+        for descriptor, _ in answers.poll(max(0.0, 1e3 * wait_s)):
+            connection, path, due = asked.pop(descriptor)
+            answers.unregister(descriptor)
+            if (status := _read_answer(connection)) not in (b"200", b"503"):
+                raise RuntimeError(f"{path}: {status.decode()}")
+            latencies.append(time.perf_counter() - due)
+            idle.append(connection)
+    told.send((latencies, time.process_time() - worked))
 
 
 def cpu_s(pid: int) -> float:
@@ -77,21 +91,26 @@ def bench_queries(*, turns: int = TURNS) -> Report:
     from tests.appliance.running import Daemon, wait_until
 
     report = Report(f"{RATE} queries a second beside a busy screener")
-    with tempfile.TemporaryDirectory(prefix="umbra-bench-") as scratch:
+    with ExitStack() as held:
+        scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="umbra-bench-"))
         station = station_at(
             Path(scratch) / "station", "[watch]\nsettle_s = 0\n[disk]\nlow_bytes = 0\n[api]\nport = 0\n"
         )
+        with closing(VerdictLog(station.database)) as log:
+            fill(log, PAST)
+            log.set_cursor(OUTBOX_CURSOR, PAST)
         kinds = Kinds.made(Path(scratch) / "kinds", KINDS, height=1000, width=1200, bits=12)
         for number in range(int(2 * turns * TURN_S * FASTEST)):
             kinds.drop(station.inbox / "P" / "L", number)
         daemon = Daemon(station)
+        held.callback(daemon.stop)
         url = daemon.url
         daemon.wait_ready()
         wait_until(lambda: (station.read_state() or {})["screened"] > 100, "it is at work")
         pid = json.loads((station.root / "api.json").read_text())["pid"]
         rates: dict[str, list[float]] = {"quiet": [], "asked": []}
         latencies: list[float] = []
-        used = 0.0
+        used = clients = 0.0
         for turn in range(2 * turns):
             kind = ("quiet", "asked", "asked", "quiet")[turn % 4]  # what drifts weighs on both alike
             ours, theirs = multiprocessing.Pipe()
@@ -104,10 +123,11 @@ def bench_queries(*, turns: int = TURNS) -> Report:
             rates[kind].append((verdicts_of(station) - seq) / (time.perf_counter() - began))
             if kind == "asked":
                 used += cpu_s(pid) - before
-                latencies += ours.recv()
+                waited, busy = ours.recv()
+                latencies += waited
+                clients += busy
                 client.join()
         httpx.get(f"{url}/livez").raise_for_status()
-        daemon.stop()
     losses = [1 - a / q for a, q in zip(rates["asked"], rates["quiet"], strict=True)]
     loss, half = mean_interval(losses)
     answered = len(latencies) / (turns * (TURN_S + 1))
@@ -119,7 +139,9 @@ def bench_queries(*, turns: int = TURNS) -> Report:
         "asked, frames/s": round(fmean(rates["asked"]), 2), "queries answered/s": round(answered, 1),
         "latency, median, ms": round(1e3 * median(latencies), 1),
         "latency, 99 %, ms": round(1e3 * quantiles(latencies, n=100)[98], 1),
+        "verdicts in the log at first": PAST,
         "processor time of the API, ms a query": round(1e3 * used / (RATE * TURN_S * turns), 2),
+        "processor time of the client, ms a query": round(1e3 * clients / (RATE * (TURN_S + 1) * turns), 2),
     }  # fmt: skip
     return report
 

@@ -1,15 +1,23 @@
-"""What benchmarks of a running station share: an empty station, different frames to drop, and how far it has come."""
+"""What benchmarks of a station share: an empty one, a log with a past, frames to drop, and how far it has come."""
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from appliance.formats import write_frame
 from appliance.station import Station
+from appliance.verdict_log import VerdictLog
+from kernels import HISTOGRAM_BINS, IMAGE_SIDE
 from tests.conftest import dark
+
+BUNDLE = "bench@0123456789ab"  # of the frames of `fill`
+BATCH = 10_000
 
 
 def station_at(root: Path, settings: str) -> Station:
@@ -17,6 +25,31 @@ def station_at(root: Path, settings: str) -> Station:
     root.mkdir()
     (root / "umbra.toml").write_text(settings)
     return Station.open(root, create=True)
+
+
+def fill(log: VerdictLog, count: int) -> None:
+    """Frames and verdicts as the line writes them, with histograms of S that fall off as those of clean frames do."""
+    rng = np.random.default_rng(0)
+    share = np.exp(-np.arange(HISTOGRAM_BINS) / 5.0)
+    known = rng.multinomial(IMAGE_SIDE**2, share / share.sum(), size=997).astype("<u4")
+    rois = json.dumps([{"box": [1, 2, 30, 40], "score": 9.5, "peak": 0.7, "pixels": 31}])
+    db = log.database.conn
+    for start in range(0, count, BATCH):
+        numbers = range(start + 1, min(start + BATCH, count) + 1)
+        db.execute("BEGIN")
+        db.executemany(
+            "INSERT INTO frames (id, path, sha256, name, product, lot, file_bytes, width, height, bits, first_seen_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, 24000000, 4000, 3000, 12, '2026-01-01T00:00:00.000Z')",
+            [(n, f"P{n % 5}/L{n % 200}/{n}.tif", f"{n:064x}", f"{n}.tif", f"P{n % 5}", f"L{n % 200}") for n in numbers],
+        )
+        db.executemany(
+            "INSERT INTO verdicts (frame_id, origin, verdict, hard, soft, class, p_ok, p_spot, p_diagonal, p_error, p_ng, level, "
+            "score, spec, t, alpha, m_thresh, m_alpha, rois, histogram, noise_median, noise_sigma, bundle, engine, decided_at) "
+            "VALUES (?, 'inbox', 'PASS', 1, 'OK', 'OK', 0.97, 0.01, 0.01, 0.01, 0.03, 1.0, ?, 0.2, 0.6, 2.0, ?, ?, ?, ?, 64.0, "
+            "4.0, ?, 'openvino-int8@0', '2026-01-01T00:00:00.000Z')",
+            [(n, rng.random(), n % 977, float(n % 7919), rois, known[n % 997].tobytes(), BUNDLE) for n in numbers],
+        )
+        db.execute("COMMIT")
 
 
 @dataclass(frozen=True, slots=True)

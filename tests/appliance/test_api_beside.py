@@ -18,8 +18,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 from appliance.api.access import Readers
 from appliance.api.app import create_app
+from appliance.api.filters import Filter
 from appliance.api.recent import FRESH_S, RecentAnswers
-from appliance.api.verdicts import Filter, _documents
+from appliance.api.verdicts import _documents
 from appliance.log_file import BUSY_MS
 from appliance.settings import Settings
 from appliance.station import Station
@@ -181,7 +182,7 @@ def test_a_page_of_verdicts_is_whole_whatever_other_requests_do(
         for number in range(6):
             log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
     readers = Readers(station.database)
-    everything = Filter.model_construct()
+    everything = Filter()
     assert list(_documents(readers, everything, 0, 3)) == [1, 2, 3]
     read = VerdictLog.verdicts
 
@@ -200,7 +201,7 @@ def test_another_log_is_told_of_as_it_is(station: Station) -> None:
             log.record(frame(), row_of(path, "d" * 64))
         if path == "P/L/first.tif":
             readers = Readers(station.database)
-        [document] = _documents(readers, Filter.model_construct(), 0, 9).values()
+        [document] = _documents(readers, Filter(), 0, 9).values()
         assert json.loads(document)["frame"] == Path(path).name
         for part in station.root.glob("umbra.db*"):
             part.rename(part.with_name(f"old-{part.name}"))

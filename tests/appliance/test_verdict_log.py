@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from appliance.decide import decide
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.mounts import file_system_of
 from appliance.verdict import Row, document, verdict_row
-from appliance.verdict_log import VerdictLog
+from appliance.verdict_log import LARGEST_SEQ, VerdictLog
+from benchmarks.line.feeding import fill
 from tests.appliance.test_decide import frame, measured
 
 
@@ -130,3 +133,62 @@ def test_reading_changes_nothing(log: VerdictLog, tmp_path: Path) -> None:
     assert reader.last_seq() == 1
     with pytest.raises(OutOfServiceError, match="readonly"):
         reader.set_cursor("x", 1)
+
+
+CONDITIONS: tuple[tuple[str, list[object], bool], ...] = (
+    ("1", [], False), ("v.verdict = ?", ["RETEST"], False), ("v.verdict = ?", ["PASS"], False), ("v.class = ?", ["Spot"], False),
+    ("f.product = ?", ["P3"], False), ("f.lot = ?", ["L7"], False), ("v.score >= ?", [0.99], True),
+    ("v.decided_at < ?", ["2025"], True), ("v.verdict = ? AND v.class = ?", ["FAIL", "OK"], False),
+    ("f.name = ?", ["77.tif"], False),
+)  # fmt: skip
+
+
+SPANS = (
+    (0, None, 20),
+    (0, None, 5000),
+    (150, 2900, 300),
+    (2990, None, 7),
+    (400, 401, 1),
+    (5000, None, 3),
+    (LARGEST_SEQ, None, 1),
+)
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VerdictLog]:
+    with closing(VerdictLog(tmp_path_factory.mktemp("long") / "umbra.db")) as log:
+        fill(log, 3000)
+        yield log
+
+
+@pytest.mark.parametrize(("where", "values", "ranged"), CONDITIONS)
+@pytest.mark.parametrize("newest", [False, True])
+def test_numbers_are_those_that_looking_at_each_verdict_finds(
+    long_log: VerdictLog, where: str, values: list[object], ranged: bool, newest: bool
+) -> None:
+    for after, before, limit in SPANS:
+        every = [
+            row["seq"] for row in long_log.span(where, values, first=min(after, 5000) + 1, last=(before or 3001) - 1)
+        ]
+        expected = sorted(every, reverse=newest)[:limit]
+        found = long_log.numbers(where, values, after=after, before=before, limit=limit, newest=newest, ranged=ranged)
+        assert found == expected, (after, before, limit)
+
+
+@pytest.mark.parametrize(("where", "values", "ranged"), CONDITIONS)
+def test_a_question_takes_as_long_in_a_long_log(
+    long_log: VerdictLog, where: str, values: list[object], ranged: bool
+) -> None:
+    """By the steps of SQLite's machine: looking at all 3000 verdicts takes 21,000 and more."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 100
+
+    for newest in (False, True):
+        steps = 0
+        long_log.database.conn.set_progress_handler(step, 100)
+        long_log.numbers(where, values, limit=20, newest=newest, ranged=ranged)
+        long_log.database.conn.set_progress_handler(None, 0)
+        assert steps <= 5000

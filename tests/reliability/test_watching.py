@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,26 @@ def test_links_depth_and_hard_links(daemon: Daemon, station: Station, tmp_path: 
     assert hard.exists()
     assert secret.exists()
     assert sorted(p.name for p in lot.iterdir() if p.is_symlink()) == ["dangling.tif", "folder", "link.tif"]
+
+
+def test_a_writer_that_pauses_in_a_file_of_full_size_is_waited_for(daemon: Daemon, station: Station) -> None:
+    """As one that makes room first, or whose samples come before a header that is mended at the end."""
+    whole = write_frame(station.root / "scratch", "x", dark(seed=1), bits=8, format_name="tiff").read_bytes()
+    lot = station.inbox / "P" / "L"
+    lot.mkdir(parents=True)
+    with (lot / "slow.tif").open("wb") as file:
+        file.write(whole[: len(whole) // 2])
+        file.truncate(len(whole))
+        file.flush()
+        drop(station, "after", seed=2)
+        wait_until(lambda: "P/L/after.json" in outbox(station), "one that came after it is judged")
+        time.sleep(4 * station.settings.watch.settle_s)
+        file.seek(len(whole) // 2)
+        file.write(whole[len(whole) // 2 :])
+    wait_until((station.done / "P/L/slow.tif").exists, "put away")
+    log = VerdictLog(station.database, readonly=True)
+    assert [r["sha256"] for r in log.verdicts("f.name = 'slow.tif'")] == [sha256(whole).hexdigest()]
+    log.close()
 
 
 def test_a_file_replaced_while_it_waits_is_judged_as_it_is(daemon: Daemon, station: Station) -> None:
