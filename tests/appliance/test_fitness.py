@@ -21,6 +21,7 @@ from appliance.journal import Journal
 from appliance.settings import DiskSettings, Settings
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
+from benchmarks.line.feeding import fill
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.appliance.test_cli import umbra
 from tests.conftest import dark
@@ -274,3 +275,22 @@ def test_after_a_refusal_with_nothing_to_try_time_is_enough(gate: Gate) -> None:
     gate.now += 6
     gate.gate.look()
     assert gate.gate.reason is None
+
+
+def test_who_has_much_to_publish_feeds_the_watchdog(
+    station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restored log whose outbox is behind: it must not be ended half-way, each time anew."""
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 6000)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        running = Daemon(station, api=False)
+        fed_at: list[int] = []
+        while len(outbox(station)) < 6000:
+            if manager.recv(256) == b"WATCHDOG=1":
+                fed_at.append(len(outbox(station)))
+        running.stop()
+    assert any(0 < published < 6000 for published in fed_at)
