@@ -168,6 +168,8 @@ async def only_known_keys(request: Request) -> None:
     Raises:
         RequestValidationError: which one, and those that are known.
     """
+    if not request.scope["route"].include_in_schema:
+        return  # pages read what their forms send
     operation = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower(), {})
     known = [parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"]
     for key in request.query_params:

@@ -6,15 +6,20 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.encoders import jsonable_encoder
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from appliance.api import health, page, records, unseen, verdicts
+from appliance import page
+from appliance.api import health, records, unseen, verdicts
 from appliance.api.access import Readers, only_known_keys
 from appliance.api.recent import RecentAnswers
 from appliance.errors import OutOfServiceError, RefusedError
+from appliance.page.shell import STATIC, error_page, is_for_people
 from appliance.station import Station
 
 LONGEST_BODY = 1 << 20  # bytes
@@ -32,9 +37,11 @@ def create_app(station: Station) -> FastAPI:
     app.state.stopping = lambda: False
     for module in (health, verdicts, unseen, records, page):
         app.include_router(module.router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(BodyLimit)
     app.add_middleware(RecentAnswers)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(405, _not_allowed)
     for error in (OutOfServiceError, RefusedError):
         app.add_exception_handler(error, _unavailable)
@@ -86,14 +93,26 @@ def _not_allowed(request: Request, _error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "Method Not Allowed"}, 405, {"Allow": ", ".join(methods)})
 
 
-def _invalid(_request: Request, error: Exception) -> JSONResponse:
+def _invalid(request: Request, error: Exception) -> Response:
     """What is wrong and where, without the input: it may be no JSON (NaN) or no Unicode."""
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     detail = [{key: p[key] for key in ("type", "loc", "msg") if key in p} for p in problems]
+    if is_for_people(request):
+        return error_page(request, 422, [f"{p['loc'][-1]}: {p['msg']}" for p in problems])
     return JSONResponse({"detail": jsonable_encoder(detail)}, 422)
 
 
-def _unavailable(request: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> Response:
+    """As FastAPI answers, but a page to a browser."""
+    told = error if isinstance(error, StarletteHTTPException) else StarletteHTTPException(500)
+    if is_for_people(request):
+        return error_page(request, told.status_code, [str(told.detail)])
+    return await http_exception_handler(request, told)
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
     """The database is locked, full, damaged or gone."""
     readers: Readers = request.app.state.readers
+    if is_for_people(request):
+        return error_page(request, 503, [readers.told(error)])
     return JSONResponse({"detail": readers.told(error)}, 503)

@@ -42,6 +42,8 @@ class Filter(BaseModel):
 
     product: str | None = Field(None, description="product folder")
     lot: str | None = Field(None, description="lot folder")
+    wafer: str | None = Field(None, description="wafer, as the frame's name or sidecar tells it")
+    die: str | None = Field(None, pattern=r"^-?\d{1,9},-?\d{1,9}$", description="die position on the wafer: x,y")
     verdict: Literal["PASS", "FAIL", "RETEST"] | None = None
     class_name: Literal["OK", "Spot", "Diagonal", "Error"] | None = Field(None, alias="class")
     since: Moment | None = Field(None, description="decided at or after this time")
@@ -52,7 +54,7 @@ class Filter(BaseModel):
     @property
     def is_quick(self) -> bool:
         """Whether an index has the matches in order, however many there are."""
-        return self.product is self.lot is None and not self.is_ranged
+        return self.product is self.lot is self.wafer is self.die is None and not self.is_ranged
 
     @property
     def is_ranged(self) -> bool:
@@ -61,8 +63,10 @@ class Filter(BaseModel):
 
     def sql(self) -> tuple[str, list[Any]]:
         """A condition over v (verdicts) and f (frames), and its values."""
+        x, y = (None, None) if self.die is None else (int(part) for part in self.die.split(","))
         terms: list[tuple[str, Any]] = [
-            ("f.product = ?", self.product), ("f.lot = ?", self.lot), ("v.verdict = ?", self.verdict),
+            ("f.product = ?", self.product), ("f.lot = ?", self.lot), ("f.wafer = ?", self.wafer), ("f.die_x = ?", x),
+            ("f.die_y = ?", y), ("v.verdict = ?", self.verdict),
             ("v.class = ?", self.class_name), ("v.decided_at >= ?", _utc(self.since)), ("v.decided_at < ?", _utc(self.until)),
             ("v.score >= ?", self.min_score), ("f.name = ?", self.file),
         ]  # fmt: skip
@@ -87,12 +91,19 @@ class Following(Filter):
 Asked = TypeVar("Asked", bound=Filter)
 
 
-def asked_as(model: type[Asked]) -> Callable[[Request], Coroutine[Any, Any, Asked]]:
-    """A dependency that reads a query; what is wrong with it is answered as 422."""
+def asked_as(model: type[Asked], *, form: bool = False) -> Callable[[Request], Coroutine[Any, Any, Asked]]:
+    """A dependency that reads a query; what is wrong with it is answered as 422.
+
+    Args:
+        model: of the query.
+        form: fields that were left empty in a form are no conditions.
+    """
 
     async def read(request: Request) -> Asked:
         try:
-            return model.model_validate(dict(request.query_params))
+            return model.model_validate(
+                {key: value for key, value in request.query_params.items() if value or not form}
+            )
         except ValidationError as error:
             raise RequestValidationError([p | {"loc": ("query", *p["loc"])} for p in error.errors()]) from error
 

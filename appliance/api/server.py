@@ -32,12 +32,12 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(root: Path, *, give_way: bool = False) -> None:
-    """Serve until told to stop, or until the process that started us is gone.
+def serve(root: Path, *, as_child: bool = False) -> None:
+    """Serve until told to stop.
 
     Args:
         root: of the station.
-        give_way: take what others leave of the processors, so that a screener beside it never waits (`make queries`).
+        as_child: of a screener: take what it leaves of the processors, so that it never waits (`make queries`), and end with it.
     """
     station = Station.open(root)
     settings = station.settings.api
@@ -55,8 +55,8 @@ def serve(root: Path, *, give_way: bool = False) -> None:
     server = _Server(config, root)
     gc.freeze()  # what modules and routes made stays, and need not be looked through again and again
     app.state.stopping = lambda: server.should_exit
-    threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
-    if give_way:
+    if as_child:
+        threading.Thread(target=_follow_parent, args=(server, os.getppid()), daemon=True).start()
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     server.run(sockets=[listener])
 
@@ -76,4 +76,4 @@ def _follow_parent(server: uvicorn.Server, parent: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), give_way=True)
+    serve(Path(sys.argv[1]), as_child=True)

@@ -16,10 +16,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log
 from appliance.api.filters import INVALID, Filter, Following, Listing, asked_as, told_as
+from appliance.api.following import AT_ONCE, documents, follow, item, last_seq, told
 from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
-from appliance.verdict import Row, document, per_pixel
+from appliance.verdict import Row, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
 LOOK_S = 0.02  # how often a waiting request looks for a commit
@@ -28,33 +29,8 @@ CSV_COLUMNS = (
     "class", "p_ok", "p_spot", "p_diagonal", "p_error", "p_ng", "level", "score", "spec", "m_thresh", "m_alpha", "t", "alpha",
     "noise_median", "noise_sigma", "bundle", "engine", "sha256", "width", "height", "ms_decode", "ms_inspect", "ms_total", "origin",
 )  # fmt: skip
-AT_ONCE = 100  # verdicts that are read between two requests
 PAGE = 1000  # verdicts that a table holds in memory
-MOST_WRITTEN = 20_000  # verdicts kept as JSON; 20 MB
 router = APIRouter(prefix="/v1", tags=["verdicts"])
-
-
-def _item(row: Row) -> dict[str, Any]:
-    """The schema-1 document and the number that the frame's pictures are asked by."""
-    return document(row) | {"frame_id": row["frame_id"]}
-
-
-def _documents(readers: Readers, wanted: Filter, after: int, limit: int) -> dict[int, str]:
-    """Items as JSON by their numbers, in order; a verdict never changes, so that each is written out once."""
-    where, values = wanted.sql()
-    with open_log(readers) as log:
-        written = readers.written  # of this log, whatever replaces it meanwhile
-        numbers = log.numbers(where, values, after=after, limit=limit, ranged=wanted.is_ranged)
-        known = {number: text for number in numbers if (text := written.get(number)) is not None}
-        missing = [number for number in numbers if number not in known]
-        for start in range(0, len(missing), AT_ONCE):
-            part = missing[start : start + AT_ONCE]
-            for row in log.verdicts(f"v.seq IN ({', '.join('?' * len(part))})", part):
-                known[row["seq"]] = json.dumps(_item(row), ensure_ascii=False, separators=(",", ":"))
-    if len(written) + len(missing) > MOST_WRITTEN:
-        written.clear()
-    written.update({number: known[number] for number in missing if number in known})
-    return {number: known[number] for number in numbers if number in known}  # but for those forgotten just now
 
 
 @router.get("/verdicts", response_model=dict[str, Any], openapi_extra=told_as(Listing), responses=INVALID)
@@ -68,22 +44,17 @@ async def verdicts(
     until = time.monotonic() + wanted.wait
     looked, found = -1, dict[int, str]()
     while True:
-        if (newest := _last_seq(readers)) != looked:
+        if (newest := last_seq(readers)) != looked:
             after = max(wanted.cursor, looked) if newest > looked else wanted.cursor  # fewer than before: another log
             # What an index finds at once is not worth the way to another thread and back.
-            found = (_documents(readers, wanted, after, wanted.limit) if wanted.is_quick and wanted.limit <= AT_ONCE else
-                     await asyncio.to_thread(_documents, readers, wanted, after, wanted.limit))  # fmt: skip
+            found = (documents(readers, wanted, after, wanted.limit) if wanted.is_quick and wanted.limit <= AT_ONCE else
+                     await asyncio.to_thread(documents, readers, wanted, after, wanted.limit))  # fmt: skip
             looked = newest
         if found or time.monotonic() >= until or request.app.state.stopping():
             last = next(reversed(found)) if found else wanted.cursor
             body = f'{{"verdicts":[{",".join(found.values())}],"cursor":{last}}}'
             return Response(body, media_type="application/json")
         await asyncio.sleep(LOOK_S)
-
-
-def _last_seq(readers: Readers) -> int:
-    with open_log(readers) as log:
-        return log.last_seq()
 
 
 def _all(readers: Readers, wanted: Filter) -> Iterator[list[Row]]:
@@ -125,12 +96,12 @@ async def verdict(log: ReadLog, seq: Annotated[int, "number of the verdict"]) ->
     regions = [] if row["rois"] is None else json.loads(row["rois"])
     labels = log.labels(row["frame_id"]).get(row["frame_id"], [])
     holds = standing(labels)
-    told = _item(row) | {
+    answer = item(row) | {
         "rois": regions, "histogram": histogram, "unseen_per_pixel": per_pixel(row),
         "labels": [fields_of(label) for label in labels],
         "label": fields_of(holds.label) if holds.label else None, "disputed": holds.disputed,
     }  # fmt: skip
-    return JSONResponse(told)  # all of it is JSON already
+    return JSONResponse(answer)  # all of it is JSON already
 
 
 def _frame(log: VerdictLog, frame_id: int) -> Row:
@@ -193,16 +164,6 @@ async def stream(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """Verdicts as server-sent events whose id is the seq; a client that comes back goes on after its Last-Event-ID."""
-    resumed = (
-        int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 19 else wanted.cursor
-    )
-    after = resumed if resumed is not None else await asyncio.to_thread(_last_seq, readers)
-    while not (request.app.state.stopping() or await request.is_disconnected()):
-        newest = await asyncio.to_thread(_last_seq, readers)
-        while newest > after:
-            found = await asyncio.to_thread(_documents, readers, wanted, after, AT_ONCE)
-            for after, item in found.items():
-                yield ServerSentEvent(raw_data=item, id=str(after), event="verdict")
-            if len(found) < AT_ONCE:
-                after = max(after, newest)
-        await asyncio.sleep(LOOK_S * 5)
+    async for numbers in follow(request, readers, wanted, last_event_id):
+        for number, document in (await asyncio.to_thread(told, readers, numbers)).items():
+            yield ServerSentEvent(raw_data=document, id=str(number), event="verdict")

@@ -19,8 +19,8 @@ from starlette.types import Message, Receive, Scope, Send
 from appliance.api.access import Readers
 from appliance.api.app import create_app
 from appliance.api.filters import Filter
+from appliance.api.following import documents
 from appliance.api.recent import FRESH_S, RecentAnswers
-from appliance.api.verdicts import _documents
 from appliance.log_file import BUSY_MS
 from appliance.settings import Settings
 from appliance.station import Station
@@ -183,7 +183,7 @@ def test_a_page_of_verdicts_is_whole_whatever_other_requests_do(
             log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
     readers = Readers(station.database)
     everything = Filter()
-    assert list(_documents(readers, everything, 0, 3)) == [1, 2, 3]
+    assert list(documents(readers, everything, 0, 3)) == [1, 2, 3]
     read = VerdictLog.verdicts
 
     def meanwhile(self: VerdictLog, *args: Any, **named: Any) -> Any:
@@ -191,7 +191,7 @@ def test_a_page_of_verdicts_is_whole_whatever_other_requests_do(
         return read(self, *args, **named)
 
     monkeypatch.setattr(VerdictLog, "verdicts", meanwhile)
-    assert list(_documents(readers, everything, 0, 9)) == [1, 2, 3, 4, 5, 6]
+    assert list(documents(readers, everything, 0, 9)) == [1, 2, 3, 4, 5, 6]
     readers.close()
 
 
@@ -201,7 +201,7 @@ def test_another_log_is_told_of_as_it_is(station: Station) -> None:
             log.record(frame(), row_of(path, "d" * 64))
         if path == "P/L/first.tif":
             readers = Readers(station.database)
-        [document] = _documents(readers, Filter(), 0, 9).values()
+        [document] = documents(readers, Filter(), 0, 9).values()
         assert json.loads(document)["frame"] == Path(path).name
         for part in station.root.glob("umbra.db*"):
             part.rename(part.with_name(f"old-{part.name}"))

@@ -1,0 +1,9 @@
+"""The engineers' page: HTML made on the server from the log, with htmx for what moves; it reads, and writes only over /v1."""
+
+from fastapi import APIRouter
+
+from appliance.page import frame, scores, specs, station, verdicts, wafers
+
+router = APIRouter()
+for _module in (station, verdicts, frame, scores, wafers, specs):
+    router.include_router(_module.router)
