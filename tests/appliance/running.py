@@ -66,24 +66,34 @@ def _url_of(station: Station) -> str:
 
 
 class Daemon:
-    """`umbra run` on a station."""
+    """`umbra run` on a station.
+
+    Args:
+        station: whose.
+        api: with the HTTP server.
+        bundle: instead of the active one.
+        environment: beside ours.
+        prefix: a command that starts it.
+        log: where standard error goes; default: test.log in the station.
+    """
 
     def __init__(
         self, station: Station, *, api: bool = True, bundle: str | None = None,
-        environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None, prefix: Sequence[str] = (), log: Path | None = None,
     ) -> None:  # fmt: skip
         self.station = station
+        self.log = log or station.root / "test.log"
         (station.root / "api.json").unlink(missing_ok=True)
         command = [sys.executable, "-m", "appliance.cli", "run", "--station", str(station.root)]
         options = [*([] if api else ["--no-api"]), *([] if bundle is None else ["--bundle", bundle])]
         surroundings = None if environment is None else os.environ | dict(environment)
-        with (station.root / "test.log").open("ab") as log:
-            self.process = subprocess.Popen([*prefix, *command, *options], stderr=log, env=surroundings)
+        with self.log.open("ab") as stderr:
+            self.process = subprocess.Popen([*prefix, *command, *options], stderr=stderr, env=surroundings)
 
     def wait_ready(self) -> None:
         def ready() -> bool:
             if self.process.poll() is not None:
-                raise AssertionError(f"the daemon ended: {(self.station.root / 'test.log').read_text()[-3000:]}")
+                raise AssertionError(f"the daemon ended: {self.log.read_text()[-3000:]}")
             state = self.station.read_state()
             return bool(state and state["ready"])
 
@@ -106,7 +116,7 @@ class Daemon:
         return self.process.wait(30)
 
     def log_lines(self, event: str) -> list[dict[str, Any]]:
-        lines = (self.station.root / "test.log").read_text().splitlines()
+        lines = self.log.read_text().splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in found if line["event"] == event]
 

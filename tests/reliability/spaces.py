@@ -71,7 +71,7 @@ def full_disk(folder: Path) -> Found:
     """The disk fills at one step after the other; with room again everything goes on, and nothing is lost."""
     station = small_station(folder, kilobytes=12 * KB, disk="low_bytes = 0\nstop_bytes = 0")
     ledger, ballast = Ledger(station), Ballast(station)
-    running = Daemon(station, api=False)
+    running = Daemon(station, api=False, log=folder / "daemon.log")  # as a journal: elsewhere
     running.wait_ready()
     before = 0
 

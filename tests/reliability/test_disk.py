@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from appliance.station import Station
+from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.reliability.spaces import full_disk, in_spaces, low_disk
 
 
@@ -15,3 +17,11 @@ def test_a_full_disk_loses_nothing_at_any_step(tmp_path: Path) -> None:
 
 def test_below_the_mark_nothing_is_screened(tmp_path: Path) -> None:
     assert in_spaces(low_disk, tmp_path) == {"pending frame waited": True, "told": True, "ended": 0}
+
+
+def test_a_log_that_takes_no_line_stops_nobody(station: Station) -> None:
+    running = Daemon(station, log=Path("/dev/full"))
+    running.wait_ready()
+    drop(station, "a")
+    wait_until(lambda: outbox(station), "a verdict")
+    assert running.stop() == 0
