@@ -135,7 +135,7 @@ class LogFile:
             raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}{older}")
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction: all of it or nothing.
 
         Raises:

@@ -144,4 +144,40 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX verdicts_by_score ON verdicts (score);
     CREATE INDEX frames_by_lot_of_any_product ON frames (lot);
     """,
+    """
+    CREATE TABLE retractions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        label_id INTEGER NOT NULL UNIQUE REFERENCES labels (id),
+        who TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE TRIGGER retractions_stay BEFORE UPDATE ON retractions BEGIN SELECT RAISE(ABORT, 'retractions are append-only'); END;
+    CREATE TRIGGER retractions_are_kept BEFORE DELETE ON retractions
+        BEGIN SELECT RAISE(ABORT, 'retractions are append-only'); END;
+
+    CREATE TABLE rating_sessions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL,
+        who TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE TABLE rating_frames (
+        session_id INTEGER NOT NULL REFERENCES rating_sessions (id),
+        frame_id INTEGER NOT NULL REFERENCES frames (id),
+        PRIMARY KEY (session_id, frame_id)
+    ) WITHOUT ROWID;
+    CREATE INDEX rating_frames_by_frame ON rating_frames (frame_id);
+    CREATE TABLE ratings (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        session_id INTEGER NOT NULL,
+        frame_id INTEGER NOT NULL,
+        rater TEXT NOT NULL,
+        score REAL NOT NULL CHECK (score BETWEEN 0 AND 10),
+        at TEXT NOT NULL,
+        FOREIGN KEY (session_id, frame_id) REFERENCES rating_frames (session_id, frame_id)
+    );
+    CREATE INDEX ratings_by_session ON ratings (session_id, rater, frame_id);
+    CREATE TRIGGER ratings_stay BEFORE UPDATE ON ratings BEGIN SELECT RAISE(ABORT, 'ratings are append-only'); END;
+    CREATE TRIGGER ratings_are_kept BEFORE DELETE ON ratings BEGIN SELECT RAISE(ABORT, 'ratings are append-only'); END;
+    """,
 )

@@ -1,6 +1,6 @@
 """What a station forgets, by age and when its disk fills: pictures and put-away frames first, verdicts last.
 
-A frame without a verdict is never deleted, nor anything of a frame that a person labeled.
+A frame without a verdict is never deleted, nor anything of a frame that a person labeled, or that is in a rating session.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class Retention:
         if not self.station.images.exists():
             return
         wanted = self.station.settings.retention
-        labeled = set(self.log.frames_people_labeled())
+        staying = self.log.frames_that_stay()
         store = ImageStore(self.station.images)
         try:
             if wanted.images_days:
                 newest = self.log.newest_frame_before(_utc(self._cutoff(wanted.images_days)))
-                report.pictures += store.forget(kept=labeled, up_to=newest)
+                report.pictures += store.forget(kept=staying, up_to=newest)
             while (wanted.images_bytes and store.size() > wanted.images_bytes) or self._short_of() > 0:
-                gone = store.forget(kept=labeled, count=CHUNK)
+                gone = store.forget(kept=staying, count=CHUNK)
                 report.pictures += gone
                 if not gone:
                     break
@@ -114,32 +114,32 @@ class Retention:
 
     def _frames(self, report: Report) -> None:
         wanted = self.station.settings.retention
-        labeled = set(self.log.frames_people_labeled())
+        staying = self.log.frames_that_stay()
         left = 0
         oldest_first: list[_File] = []
         for folder, days in ((self.station.done, wanted.done_days), (self.station.quarantine, wanted.quarantine_days)):
             for file in self._files(folder):
                 if days and file.since < self._cutoff(days):
-                    self._let_go(file, folder, labeled, report)
+                    self._let_go(file, folder, staying, report)
                 elif folder == self.station.done:
                     oldest_first.append(file)
                     left += file.size
         for file in oldest_first:
             if not (wanted.done_bytes and left > wanted.done_bytes) and self._short_of() <= 0:
                 break
-            if self._let_go(file, self.station.done, labeled, report):
+            if self._let_go(file, self.station.done, staying, report):
                 left -= file.size
 
-    def _let_go(self, file: _File, folder: Path, labeled: set[int], report: Report) -> bool:
-        """Delete a put-away frame, if its verdict is in the log and no person labeled it; whether it went."""
+    def _let_go(self, file: _File, folder: Path, staying: set[int], report: Report) -> bool:
+        """Delete a put-away frame, if its verdict is in the log and no person labeled or rates it; whether it went."""
         relative = file.path.relative_to(folder)
         frame_id = judged_frame(
-            self.log, folder, file.path, quarantine=folder == self.station.quarantine, staying=labeled
+            self.log, folder, file.path, quarantine=folder == self.station.quarantine, staying=staying
         )
         if frame_id is None:
             report.kept.append(relative.as_posix())
             return False
-        if frame_id in labeled:
+        if frame_id in staying:
             return False
         self._delete(file, report)
         file.path.with_name(file.path.name + SIDECAR_SUFFIX).unlink(missing_ok=True)

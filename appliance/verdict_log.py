@@ -21,6 +21,7 @@ _VERDICT_ROW = f"{_ROW} FROM verdicts v JOIN frames f ON f.id = v.frame_id"
 _ONE_BY_ONE = (
     "FROM verdicts v NOT INDEXED CROSS JOIN frames f ON f.id = v.frame_id"  # in this order, whatever SQLite thinks
 )
+_HOLDS = "id NOT IN (SELECT label_id FROM retractions)"  # of a label
 _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
 
 
@@ -48,7 +49,7 @@ class VerdictLog(LogFile):
         Raises:
             OutOfServiceError: the disk does not take it.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             frame_id = self._frame_id(db, frame, row)
             if given := self.find_verdict(row["path"], row["sha256"], row["bundle"]):
                 return given  # another process was quicker: one verdict, whoever asks
@@ -171,7 +172,7 @@ class VerdictLog(LogFile):
 
     def set_cursor(self, name: str, seq: int) -> None:
         """Remember how far a reader has come."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", (name, seq)
             )
@@ -188,7 +189,7 @@ class VerdictLog(LogFile):
 
     def set_spec(self, product: str | None, spec: float, *, who: str, note: str | None = None) -> int:
         """Append a limit; None for all products that have none of their own."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             values = (product, spec, who, now_utc(), note)
             return int(
                 db.execute("INSERT INTO specs (product, spec, who, at, note) VALUES (?, ?, ?, ?, ?)", values).lastrowid
@@ -207,7 +208,7 @@ class VerdictLog(LogFile):
         Raises:
             OutOfServiceError: the disk does not take them; none is stored.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             return [self._add_label(db, frame_id, label) for frame_id, label in new]
 
     def _add_label(self, db: sqlite3.Connection, frame_id: int, label: Label) -> int | None:
@@ -220,19 +221,33 @@ class VerdictLog(LogFile):
         return int(db.execute(f"INSERT INTO labels ({names}) VALUES ({marks})", list(row.values())).lastrowid or 0)  # noqa: S608
 
     def labels(self, frame_id: int | None = None) -> dict[int, list[Label]]:
-        """Labels by the number of their frame, oldest first, with the names that classes have now."""
+        """Labels that nobody took back, by the number of their frame, oldest first, with the names that classes have now."""
         where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
-        rows = self.select(f"SELECT * FROM labels WHERE {where} ORDER BY id", values)  # noqa: S608  (one of two constants)
+        rows = self.select(f"SELECT * FROM labels WHERE {where} AND {_HOLDS} ORDER BY id", values)  # noqa: S608  (constants)
         return by_frame(rows, self.renames())
 
     def frames_people_labeled(self) -> list[int]:
         """Numbers of the frames that a person has labeled, however often; proposals do not count."""
-        sql = "SELECT DISTINCT frame_id FROM labels WHERE origin = ?"
+        sql = f"SELECT DISTINCT frame_id FROM labels WHERE origin = ? AND {_HOLDS}"  # noqa: S608  (constants)
         return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value,))]
+
+    def frames_that_stay(self) -> set[int]:
+        """Numbers of the frames that retention leaves alone: a person labeled them, or rates them."""
+        rated = self.select("SELECT DISTINCT frame_id FROM rating_frames")
+        return {*self.frames_people_labeled(), *(row["frame_id"] for row in rated)}
+
+    def retract_label(self, number: int, *, who: str) -> bool:
+        """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back."""
+        with self.transaction() as db:
+            sql = f"SELECT 1 FROM labels WHERE id = ? AND {_HOLDS}"  # noqa: S608  (constants)
+            if not db.execute(sql, (number,)).fetchone():
+                return False
+            db.execute("INSERT INTO retractions (label_id, who, at) VALUES (?, ?, ?)", (number, who, now_utc()))
+            return True
 
     def add_rename(self, old: str, new: str, *, who: str) -> None:
         """Give a class of boxes another name in all labels so far; the log keeps what they said."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO class_names (old, new, last_label, who, at) "
                 "VALUES (?, ?, (SELECT COALESCE(MAX(id), 0) FROM labels), ?, ?)", (old, new, who, now_utc()),
@@ -245,7 +260,7 @@ class VerdictLog(LogFile):
 
     def add_bundle(self, identity: str, folder: str, *, who: str) -> int:
         """Append an activation; its number."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             sql = "INSERT INTO bundles (identity, folder, who, at) VALUES (?, ?, ?, ?)"
             return int(db.execute(sql, (identity, folder, who, now_utc())).lastrowid or 0)
 
@@ -267,7 +282,7 @@ class VerdictLog(LogFile):
 
     def add_event(self, kind: str, **detail: object) -> None:
         """Append what happened to the station."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (now_utc(), kind, json.dumps(detail)))
 
     def events(self, kind: str) -> list[Row]:
@@ -314,7 +329,7 @@ class VerdictLog(LogFile):
         return self._number(sql, (at,))
 
     def forget(self, before: str, *, chunk: int) -> int:
-        """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled stay.
+        """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled or rates stay.
 
         Args:
             before: time as verdicts carry it; written down first, since the log refuses to delete anything younger.
@@ -325,13 +340,14 @@ class VerdictLog(LogFile):
         """
         due = ("SELECT v.seq, v.frame_id FROM verdicts v JOIN frames f ON f.id = v.frame_id "
                "WHERE v.decided_at < ? AND f.first_seen_at < ? "
-               "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
+               "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) "
+               "AND NOT EXISTS (SELECT 1 FROM rating_frames r WHERE r.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
         gone = 0
         if not self.select(due, (before, before, 1)):
             return gone
         self._set_horizon(before)
         while rows := self.select(due, (before, before, chunk)):
-            with self._transaction() as db:
+            with self.transaction() as db:
                 db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
                 db.executemany(
                     "DELETE FROM frames WHERE id = ? AND NOT EXISTS (SELECT 1 FROM verdicts WHERE frame_id = frames.id)",
@@ -342,12 +358,12 @@ class VerdictLog(LogFile):
         return gone
 
     def _set_horizon(self, before: str) -> None:
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("INSERT INTO horizons (before, at) VALUES (?, ?)", (before, now_utc()))
 
     def skip_numbers(self, *, seq: int, frame_id: int) -> None:
         """Give later verdicts and frames numbers above these."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             for table, number in (("verdicts", seq), ("frames", frame_id)):
                 db.execute("INSERT INTO sqlite_sequence (name, seq) SELECT ?, 0 WHERE NOT EXISTS "
                            "(SELECT 1 FROM sqlite_sequence WHERE name = ?)", (table, table))  # fmt: skip

@@ -12,6 +12,7 @@ from appliance.api.access import ReadLog, StationOf, may_write, open_to_write, u
 from appliance.frame import checked_text
 from appliance.labels import Label, LabelError, checked, fields_of
 from appliance.verdict import now_utc
+from appliance.verdict_log import LARGEST_SEQ
 
 router = APIRouter(prefix="/v1", tags=["records"])
 Limit = Annotated[int, Query(ge=1, le=10000)]
@@ -108,6 +109,24 @@ def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
             raise unprocessable(str(error), "body") from error
         [number] = log.add_labels([(new.frame_id, label)])
         return {"id": number or 0}
+
+
+class Who(BaseModel):
+    """Who says so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: Name
+
+
+@router.post("/labels/{label_id}/retraction", status_code=201, dependencies=[Depends(may_write)],
+             responses=_GUARDED | {404: {"description": "no such label, or it was taken back before"}})  # fmt: skip
+def retract_label(station: StationOf, label_id: int, new: Who) -> dict[str, int]:
+    """Take a label back: it stays in the log, and says nothing any more."""
+    with closing(open_to_write(station)) as log:
+        if not (0 < label_id <= LARGEST_SEQ and log.retract_label(label_id, who=new.who)):
+            raise HTTPException(404, f"label {label_id}: there is none")
+    return {"id": label_id}
 
 
 @router.get("/bundles")

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from appliance.page import frame, scores, specs, station, verdicts, wafers
+from appliance.page import frame, labeling, scores, specs, station, verdicts, wafers
 
 router = APIRouter()
-for _module in (station, verdicts, frame, scores, wafers, specs):
+for _module in (station, verdicts, frame, scores, wafers, labeling, specs):
     router.include_router(_module.router)

@@ -53,7 +53,7 @@ def _clock(at: str | None) -> str:
     return "–" if at is None else at[:19].replace("T", " ")
 
 
-def _query(base: str, **values: object) -> str:
+def address(base: str, **values: object) -> str:
     """An address with those values that there are."""
     given = {key: value for key, value in values.items() if value is not None and value != ""}
     return f"{base}?{urlencode(given)}" if given else base
@@ -69,7 +69,7 @@ _templates.filters |= {
     "clock": _clock,
     "combine": lambda given, **more: {**given, **more},
 }
-_templates.globals |= {"navigation": NAVIGATION, "address": _query}
+_templates.globals |= {"navigation": NAVIGATION, "address": address}
 
 
 def text(name: str, **values: Any) -> str:

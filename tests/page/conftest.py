@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,6 +22,7 @@ from tests.appliance.running import Daemon, outbox, wait_until
 from tests.conftest import dark
 
 TOKEN = "the station's token"  # noqa: S105
+REFUSED = re.compile(r"status of (401|422)")  # Chromium tells of these; tests of refusals look at what the page says
 SIGMA = 4.0  # of the noise of `dark`
 CHROMIUM = shutil.which("chromium")
 
@@ -123,7 +125,10 @@ def page(context: BrowserContext, line: Line) -> Iterator[Page]:
     tab = context.new_page()
     wrong: list[str] = []
     tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "401" not in said.text else None)
+    tab.on(
+        "console",
+        lambda said: wrong.append(said.text) if said.type == "error" and not REFUSED.search(said.text) else None,
+    )
     tab.on("request", lambda asked: None if asked.url.startswith(line.url) else wrong.append(f"asked {asked.url}"))
     yield tab
     assert wrong == []
