@@ -16,7 +16,7 @@ from appliance.verdict_log import LARGEST_SEQ
 
 router = APIRouter(prefix="/v1", tags=["records"])
 Limit = Annotated[int, Query(ge=1, le=10000)]
-_GUARDED: dict[int | str, dict[str, Any]] = {
+GUARDED: dict[int | str, dict[str, Any]] = {
     400: {"description": "no JSON"},
     413: {"description": "too long"},
     401: {"description": "token missing or wrong"},
@@ -76,7 +76,7 @@ def specs(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
     return log.table("specs", limit=limit)
 
 
-@router.post("/specs", status_code=201, dependencies=[Depends(may_write)], responses=_GUARDED)
+@router.post("/specs", status_code=201, dependencies=[Depends(may_write)], responses=GUARDED)
 def set_spec(station: StationOf, new: NewSpec) -> dict[str, int]:
     """Set a limit; it holds from the next frame on."""
     with closing(open_to_write(station)) as log:
@@ -95,7 +95,7 @@ def labels(
 
 
 @router.post("/labels", status_code=201, dependencies=[Depends(may_write)],
-             responses=_GUARDED | {404: {"description": "no such frame"}})  # fmt: skip
+             responses=GUARDED | {404: {"description": "no such frame"}})  # fmt: skip
 def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
     """Append a label; earlier ones of the frame stay."""
     with closing(open_to_write(station)) as log:
@@ -120,7 +120,7 @@ class Who(BaseModel):
 
 
 @router.post("/labels/{label_id}/retraction", status_code=201, dependencies=[Depends(may_write)],
-             responses=_GUARDED | {404: {"description": "no such label, or it was taken back before"}})  # fmt: skip
+             responses=GUARDED | {404: {"description": "no such label, or it was taken back before"}})  # fmt: skip
 def retract_label(station: StationOf, label_id: int, new: Who) -> dict[str, int]:
     """Take a label back: it stays in the log, and says nothing any more."""
     with closing(open_to_write(station)) as log:

@@ -24,12 +24,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 NAVIGATION = (
-    ("/", "Station"),
-    ("/verdicts", "Verdicts"),
-    ("/scores", "Scores"),
-    ("/wafers", "Wafers"),
-    ("/specs", "Limits"),
-)
+    ("/", "Station"), ("/verdicts", "Verdicts"), ("/scores", "Scores"), ("/wafers", "Wafers"), ("/label", "Label"),
+    ("/rate", "Rate"), ("/specs", "Limits"),
+)  # fmt: skip
 
 
 def _number(value: float | None, digits: int = 3) -> str:

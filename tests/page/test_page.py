@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from tests.page.conftest import TOKEN, Line, Width
 
-VIEWS = ("/", "/verdicts", "/frames/1", "/scores", "/wafers", "/specs", "/label", "/label/1")
+VIEWS = ("/", "/verdicts", "/frames/1", "/scores", "/wafers", "/specs", "/label", "/label/1", "/rate")
 SCREENS = (Width(1280), Width(1280, dark=True), Width(390), Width(390, dark=True))
 
 
