@@ -136,31 +136,20 @@ def bundle_rollback(
     who: Annotated[str, typer.Option(help="Who says so.")] = os.environ.get("USER", "unknown"),
 ) -> None:
     """Go back to the bundle that was active before, through the golden gate, as `activate` does."""
+    from appliance.activation import the_one_before
     from appliance.station import Station
-    from appliance.switch import check_identity
-    from appliance.verdict_log import VerdictLog
 
     place = Station.open(station)
-    with closing(VerdictLog(place.database, readonly=True)) as log:
-        before = log.activation_before()
-        first = log.activation() if before is None else None
-    if before is None and first is None:
-        raise ApplianceError(f"station {station}: no bundle was ever activated here")
-    # Before the first activation the station ran the bundle of its settings.
-    chosen = place.load_bundle(before["folder"] if before else None)
-    if before is not None:
-        check_identity(chosen, before)
-    activate_bundle(place, chosen, who)
+    activate_bundle(place, the_one_before(place), who)
 
 
 def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
     """Let a bundle through the golden gate, write its activation down, and see a running screener change to it."""
-    from appliance.verdict_log import VerdictLog
+    from appliance.activation import write_down
     from engines.build import build_inspector
 
     build_inspector(chosen, place.engine, cache=place.engines)
-    with closing(VerdictLog(place.database)) as log:
-        number = log.add_bundle(chosen.identity, place.reference_of(chosen), who=who)
+    number = write_down(place, chosen, who)
     say(f"{chosen.identity} is active{_followed(place, chosen, number)}")
 
 

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import page
-from appliance.api import health, ratings, records, unseen, verdicts
+from appliance.api import bundles, health, ratings, records, unseen, verdicts
 from appliance.api.access import Readers, only_known_keys
 from appliance.api.recent import RecentAnswers
 from appliance.errors import OutOfServiceError, RefusedError
@@ -35,7 +35,7 @@ def create_app(station: Station) -> FastAPI:
     )  # fmt: skip
     app.state.station, app.state.readers = station, Readers(station.database)
     app.state.stopping = lambda: False
-    for module in (health, verdicts, unseen, records, ratings, page):
+    for module in (health, verdicts, unseen, records, ratings, bundles, page):
         app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_middleware(BodyLimit)

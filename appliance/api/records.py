@@ -127,9 +127,3 @@ def retract_label(station: StationOf, label_id: int, new: Who) -> dict[str, int]
         if not (0 < label_id <= LARGEST_SEQ and log.retract_label(label_id, who=new.who)):
             raise HTTPException(404, f"label {label_id}: there is none")
     return {"id": label_id}
-
-
-@router.get("/bundles")
-def bundles(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
-    """Bundles that were active here, newest first."""
-    return [{key: row[key] for key in ("id", "identity", "who", "at")} for row in log.table("bundles", limit=limit)]

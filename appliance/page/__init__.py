@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from appliance.page import frame, labeling, rating, scores, specs, station, verdicts, wafers
+from appliance.page import bundles, frame, labeling, rating, scores, specs, station, verdicts, wafers
 
 router = APIRouter()
-for _module in (station, verdicts, frame, scores, wafers, labeling, rating, specs):
+for _module in (station, verdicts, frame, scores, wafers, labeling, rating, bundles, specs):
     router.include_router(_module.router)

@@ -25,7 +25,7 @@ HEADERS = {
 }
 NAVIGATION = (
     ("/", "Station"), ("/verdicts", "Verdicts"), ("/scores", "Scores"), ("/wafers", "Wafers"), ("/label", "Label"),
-    ("/rate", "Rate"), ("/specs", "Limits"),
+    ("/rate", "Rate"), ("/specs", "Limits"), ("/bundles", "Bundles"),
 )  # fmt: skip
 
 

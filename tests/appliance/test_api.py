@@ -24,7 +24,7 @@ import pytest
 from appliance.api.access import Readers
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
-from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.running import Daemon, api_of, drop, outbox, wait_until
 from tests.appliance.test_decide import frame
 from tests.appliance.test_verdict_log import row_of
 
@@ -330,3 +330,28 @@ def test_a_log_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
         with readers.one() as reader:
             assert reader.last_seq() == count
     readers.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/bundles/activation", {"name": "../starter", "who": "jo"}, 404, "wanted the name of a bundle"),
+        ("/v1/bundles/activation", {"name": "nothing", "who": "jo"}, 404, "nothing"),
+        ("/v1/bundles/activation", {"name": "starter", "who": "jo"}, 409, "no screener is running"),
+        ("/v1/bundles/rollback", {"who": "jo"}, 409, "no bundle was ever activated here"),
+        ("/v1/labels/99/retraction", {"who": "jo"}, 404, "label 99: there is none"),
+        ("/v1/ratings", {"session_id": 9, "frame_id": 1, "rater": "jo", "score": 3}, 404, "session 9: there is none"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_why(
+    station: Station, path: str, body: dict[str, object], status: int, said: str
+) -> None:
+    token = "a token"  # noqa: S105
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    (station.root / "umbra.toml").write_text(f'[api]\nport = 0\ntoken_sha256 = "{digest}"\n')
+    VerdictLog(station.database).close()
+    with api_of(station) as http:
+        assert http.post(path, json=body).status_code == 401
+        answer = http.post(path, json=body, headers={"Authorization": f"Bearer {token}"})
+    assert (answer.status_code, said in answer.text) == (status, True), answer.text
+    assert str(station.root) not in answer.text

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from appliance.formats import write_frame
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
+from engines import Bundle
 from tests.appliance.running import Daemon, outbox, wait_until
 from tests.conftest import dark
 
@@ -65,7 +66,7 @@ class Line:
 
 
 @pytest.fixture(scope="session")
-def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+def line(tmp_path_factory: pytest.TempPathFactory, starter: Bundle) -> Iterator[Line]:
     """Eleven frames: nine dies of a wafer that pass, and two with a blemish."""
     root = tmp_path_factory.mktemp("page") / "bay-3"
     root.mkdir()
@@ -74,6 +75,10 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         f'[api]\nport = 0\ntoken_sha256 = "{token}"\n[watch]\nsettle_s = 0.05\nrescan_s = 0.2\n[disk]\nlow_bytes = 0\n'
     )
     station = Station.open(root, create=True)
+    brought = station.bundles / "other"
+    shutil.copytree(starter.folder, brought)
+    toml = brought / "bundle.toml"
+    toml.write_text(toml.read_text().replace('name = "starter"', 'name = "other"'))
     with closing(VerdictLog(station.database)) as log:
         log.set_spec("BAD", 0.1, who="jo", note="as the customer wants it")
     running = Daemon(station)

@@ -11,8 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.page.conftest import TOKEN, Line, Width
+from tests.page.test_labeling import sign_in
 
-VIEWS = ("/", "/verdicts", "/frames/1", "/scores", "/wafers", "/specs", "/label", "/label/1", "/rate")
+VIEWS = ("/", "/verdicts", "/frames/1", "/scores", "/wafers", "/specs", "/label", "/label/1", "/rate", "/bundles")
 SCREENS = (Width(1280), Width(1280, dark=True), Width(390), Width(390, dark=True))
 
 
@@ -133,6 +134,25 @@ def test_a_limit_is_set_by_who_has_the_token(page: Page, line: Line) -> None:
     with httpx.Client(base_url=line.url) as http:
         [newest, *_] = http.get("/v1/specs").json()
     assert (newest["product"], newest["spec"], newest["who"]) == ("GOOD", 0.4, "Ada")
+
+
+def test_a_bundle_is_activated_and_rolled_back(page: Page, line: Line) -> None:
+    page.goto("/bundles")
+    sign_in(page)
+    hand = page.get_by_role("region", name="Bundles at hand")
+    expect(hand.get_by_role("row").filter(has_text="starter@")).to_contain_text("in use")
+    page.get_by_label("Your name").first.fill("Ada")
+    page.get_by_role("button", name="Activate other").click()
+    in_use = page.locator("#in-use dd").first
+    expect(in_use).to_contain_text("other@", timeout=60_000)
+    line.drop("judged_by_other", folder="GOOD/L3")
+    with httpx.Client(base_url=line.url) as http:
+        [row] = http.get("/v1/verdicts?file=judged_by_other.tif").json()["verdicts"]
+        assert http.post("/v1/bundles/rollback", json={"who": "x"}).status_code == 401
+    assert row["bundle"].startswith("other@")
+    page.get_by_role("button", name="Go back to the one before").click()
+    expect(in_use).to_contain_text("starter@", timeout=60_000)
+    expect(page.get_by_role("region", name="Active so far")).to_contain_text("Ada")
 
 
 def test_the_keyboard_alone_gets_everywhere(page: Page) -> None:

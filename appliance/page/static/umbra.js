@@ -59,6 +59,7 @@ document.addEventListener("submit", async (event) => {
   const said = find(".said", form);
   try {
     const values = valuesOf(form);
+    if (event.submitter && event.submitter.name) values[event.submitter.name] = event.submitter.value;
     if (values.who) localStorage.setItem(NAME, values.who);
     await post(form.dataset.post, values);
     location.reload();
