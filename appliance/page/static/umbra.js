@@ -73,6 +73,11 @@ document.addEventListener("input", (event) => {
   if (event.target.id === "spec") find("#spec-value").textContent = Number(event.target.value).toFixed(3);
 });
 
+// What is chosen counts at once; what is typed, with Enter.
+document.addEventListener("change", (event) => {
+  if (event.target.form?.id === "filters" && event.target.matches("select, [type=datetime-local]")) event.target.form.requestSubmit();
+});
+
 document.addEventListener("htmx:sseMessage", () => {
   const rows = document.querySelectorAll("#newest > tr");
   for (const row of Array.from(rows).slice(LONGEST_LIST)) row.remove();
