@@ -21,7 +21,7 @@ QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 def what_if(
     place: Station, log: VerdictLog, *, spec: float | None = None, t: float | None = None, alpha: float | None = None,
-    product: str | None = None, progress: Callable[[int, int], None] = lambda *_: None,
+    product: str | None = None, lot: str | None = None, progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:  # fmt: skip
     """What another limit, and another t and alpha, would have done; of each what was asked for.
 
@@ -31,12 +31,14 @@ def what_if(
         spec: limit on the score, in (0, 1].
         t: in [0, 1).
         alpha: > 0.
-        product: only this one; None: all.
+        product, lot: only these; None: all.
         progress: called with the verdicts read, and those there are, where columns are brought up to date.
     """
-    found: dict[str, Any] = {"product": product} if spec is None else _limit_what_if(log, spec, product=product)
+    found: dict[str, Any] = {"product": product, "lot": lot}
+    if spec is not None:
+        found |= _limit_what_if(log, spec, product=product, lot=lot)
     if t is not None or alpha is not None:
-        found["unseen"] = _unseen_what_if(place, log, t=t, alpha=alpha, product=product, progress=progress)
+        found["unseen"] = _unseen_what_if(place, log, t=t, alpha=alpha, product=product, lot=lot, progress=progress)
     return found
 
 
@@ -47,16 +49,19 @@ SELECT frame_id, MAX(seq), verdict, class = 'Error' AS failed, score FROM verdic
 _COUNTS = f"""
 SELECT verdict, failed, score > ? AS above, COUNT(*) AS n FROM ({_NEWEST}) WHERE score IS NOT NULL GROUP BY 1, 2, 3
 """  # noqa: S608  (constants)
-_OF_PRODUCT = "WHERE frame_id IN (SELECT id FROM frames WHERE product = ?)"
+_THESE = "WHERE frame_id IN (SELECT id FROM frames WHERE {})"
 
 
-def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) -> dict[str, Any]:
+def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None, lot: str | None) -> dict[str, Any]:
     """Counts of PASS and FAIL under another limit, beside those that were given, and errors against labels.
 
     Frames that were not measured, and those of class Error, keep their verdict whatever the limit.
     """
     before, after = {"PASS": 0, "FAIL": 0, "RETEST": 0}, {"PASS": 0, "FAIL": 0, "RETEST": 0}
-    where, values = ("", ()) if product is None else (_OF_PRODUCT, (product,))
+    asked = {"product": product, "lot": lot}
+    only = {name: value for name, value in asked.items() if value is not None}
+    where = _THESE.format(" AND ".join(f"{name} = ?" for name in only)) if only else ""
+    values = tuple(only.values())
     for row in log.select(_COUNTS.format(where=where), (spec, *values)):
         before[row["verdict"]] += row["n"]
         after[_would(row)] += row["n"]
@@ -66,15 +71,15 @@ def _limit_what_if(log: VerdictLog, spec: float, *, product: str | None = None) 
         if holds is None or holds.class_name is None:
             continue
         [row] = log.select(
-            "SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, v.score, f.product FROM verdicts v "
+            "SELECT v.verdict, v.class = 'Error' AS failed, v.score > ? AS above, v.score, f.product, f.lot FROM verdicts v "
             "JOIN frames f ON f.id = v.frame_id WHERE v.frame_id = ? ORDER BY v.seq DESC LIMIT 1", (spec, frame_id),
         )  # fmt: skip
-        if row["score"] is None or product not in (None, row["product"]):
+        if row["score"] is None or any(row[name] != value for name, value in only.items()):
             continue
         labelled += 1
         overkill += holds.class_name == "OK" and _would(row) != "PASS"
         escapes += holds.class_name != "OK" and _would(row) == "PASS"
-    return {"spec": spec, "product": product, "given": before, "would": after,
+    return {"spec": spec, "given": before, "would": after,
             "labelled": labelled, "overkill": overkill, "escapes": escapes}  # fmt: skip
 
 
@@ -83,7 +88,7 @@ def _would(row: Mapping[str, Any]) -> str:
 
 
 def _unseen_what_if(
-    place: Station, log: VerdictLog, *, t: float | None, alpha: float | None, product: str | None,
+    place: Station, log: VerdictLog, *, t: float | None, alpha: float | None, product: str | None, lot: str | None,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:  # fmt: skip
     """M_thresh at another t and M_alpha at another alpha over all frames of the newest bundle, from their histograms alone.
@@ -94,7 +99,7 @@ def _unseen_what_if(
     if newest is None:
         return {"bundle": None, "frames": 0}
     held = columns(place.columns, log, newest["bundle"], progress=progress)
-    here = held.of(product, None)
+    here = held.of(product, lot)
     found: dict[str, Any] = {"bundle": held.bundle, "frames": int(here.sum())}
     if t is not None:
         own = _exactly(held.m_thresh) if t == newest["t"] else None

@@ -22,11 +22,12 @@ def whatif(
     t: Annotated[float | None, Query(ge=0, lt=1, description="a threshold on S to try")] = None,
     alpha: Annotated[float | None, Query(gt=0, le=100, description="an exponent of S to try")] = None,
     product: Annotated[str | None, Query(description="only this product")] = None,
+    lot: Annotated[str | None, Query(description="only this lot")] = None,
 ) -> dict[str, Any]:
     """What another limit, t or alpha would have done to the frames in the log; numbers of S are [at least, at most]."""
     if spec is None and t is None and alpha is None:
         raise unprocessable("wanted spec, t or alpha", "query")
-    return what_if(station, log, spec=spec, t=t, alpha=alpha, product=product)
+    return what_if(station, log, spec=spec, t=t, alpha=alpha, product=product, lot=lot)
 
 
 @router.get("/rank")

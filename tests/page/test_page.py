@@ -83,6 +83,10 @@ def test_a_limit_is_moved_with_the_keys(page: Page, line: Line) -> None:
 
 def test_yield_is_told_by_lot(page: Page) -> None:
     page.goto("/scores")
+    page.get_by_role("link", name="L2", exact=True).click()
+    expect(page.locator("#limit figcaption")).to_contain_text("of BAD, lot L2")
+    bars = page.locator("#limit svg rect.bar title").all_text_contents()
+    assert sum(int(bar.split()[0]) for bar in bars) == 2
     expect(page.get_by_role("row").filter(has_text="GOOD")).to_contain_text("100.0 %")
     expect(page.get_by_role("row").filter(has_text="BAD")).to_contain_text("0.0 %")
 
