@@ -14,7 +14,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/CMakeLists.txt kernels/*.h kernels/*
   kernels/*.cuh kernels/*/*.cuh kernels/*/*.cu)
 EMULATOR := $(wildcard tests/kernels/emulator/*.h tests/kernels/emulator/*.cc)
 
-.PHONY: demo run test lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling \
+.PHONY: demo run test page-pictures lint type fmt bench questions queries soak compare real solar-ways left-out left-out-dark labeling \
   chaos fuzz install-station uninstall-station booted gpu pycuda kernel-report bench-gpu golden wheel starter clean help
 .DEFAULT_GOAL := help
 
@@ -45,6 +45,9 @@ run: $(VENV)/.installed ## screen STATION until stopped
 
 test: $(VENV)/.dev ## all tests
 	$(BIN)/python -m pytest
+
+page-pictures: $(VENV)/.dev ## views of the station at URL, as docs/page.md shows them
+	$(BIN)/python -m tests.page.pictures $(URL) docs/pictures
 
 lint: $(VENV)/.dev ## ruff, clang-format, import-linter
 	$(BIN)/ruff check .

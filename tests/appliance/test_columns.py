@@ -143,6 +143,7 @@ def test_what_if_on_an_empty_log_and_an_unknown_product(log: VerdictLog, station
     assert what_if(station, log, t=0.5)["unseen"] == {"bundle": None, "frames": 0}
     record(log, 0)
     assert what_if(station, log, t=0.5, product="nosuch")["unseen"]["frames"] == 0
-    for only in ({"product": "nosuch"}, {"lot": "nosuch"}, {"product": "P", "lot": "nosuch"}):
-        assert what_if(station, log, spec=0.5, **only)["would"] == {"PASS": 0, "FAIL": 0, "RETEST": 0}
-        assert what_if(station, log, t=0.5, **only)["unseen"]["frames"] == 0
+    for product, lot in (("nosuch", None), (None, "nosuch"), ("P", "nosuch")):
+        found = what_if(station, log, spec=0.5, t=0.5, product=product, lot=lot)
+        assert found["would"] == {"PASS": 0, "FAIL": 0, "RETEST": 0}
+        assert found["unseen"]["frames"] == 0
