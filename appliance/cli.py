@@ -101,6 +101,24 @@ def serve(station: StationOption = DEFAULT_STATION) -> None:
     server.serve(station)
 
 
+@app.command(epilog="Example: umbra line --station /srv/umbra")
+def line(station: StationOption = DEFAULT_STATION) -> None:
+    """Tell the hosts that umbra.toml names of verdicts, beside `umbra run --no-api`, until stopped."""
+    import asyncio
+
+    from appliance import log
+    from appliance.line import server
+    from appliance.station import Station
+    from appliance.terminal import tell
+
+    log.configure()
+    place = Station.open(station)
+    if not server.ports_of(place):
+        tell("no host: umbra.toml has no section below [line]")
+        return
+    asyncio.run(server.serve(place))
+
+
 @app.command(epilog="Example: umbra screen frames/ --format jsonl > verdicts.jsonl")
 def screen(
     paths: Annotated[list[Path], typer.Argument(help="Files and folders of frames.")],

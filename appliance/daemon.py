@@ -6,10 +6,11 @@ import logging
 import signal
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from appliance import log as events
-from appliance.api.process import ApiProcess
 from appliance.black_box import BlackBox, Crash
+from appliance.children import Child, children_of
 from appliance.images import ImageStore
 from appliance.journal import Journal
 from appliance.pipeline import Line
@@ -96,10 +97,10 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     lock = StationLock(station)
-    api = ApiProcess(station) if with_api else None
+    children = children_of(station) if with_api else []
     try:
-        if api is not None:
-            api.start()
+        for child in children:
+            child.start()
         _wait_for_room(station, stop)
         with BlackBox(station) as black_box:
             if black_box.pause_s:
@@ -107,14 +108,14 @@ def run_station(station: Station, *, bundle: str | None = None, with_api: bool =
                 _log.error(events.BACKING_OFF, reason=reason)
                 _wait(station, reason, stop, seconds=black_box.pause_s)
             if not stop.asked:
-                _run(station, bundle, api, black_box, stop)
+                _run(station, bundle, children, black_box, stop)
     finally:
-        if api is not None:
-            api.stop()
+        for child in children:
+            child.stop()
         lock.release()
 
 
-def _run(station: Station, bundle: str | None, api: ApiProcess | None, black_box: BlackBox, stop: Stop) -> None:
+def _run(station: Station, bundle: str | None, children: Sequence[Child], black_box: BlackBox, stop: Stop) -> None:
     """Open the log, build the engines, screen."""
     _say_not_ready(station, "engines are being built")
     log = VerdictLog(station.database)
@@ -134,7 +135,7 @@ def _run(station: Station, bundle: str | None, api: ApiProcess | None, black_box
             raise
         log.add_event(events.STARTED, bundle=chosen.identity, engine=inspector.engine)
         switch = BundleSwitch(station, active) if bundle is None else None
-        screener = Screener(station, Line(station, inspector, log, images), log, api, switch, black_box, stop)
+        screener = Screener(station, Line(station, inspector, log, images), log, children, switch, black_box, stop)
         try:
             screener.run()
         finally:

@@ -14,8 +14,8 @@ from types import FrameType
 from typing import Any
 
 from appliance import log as events
-from appliance.api.process import ApiProcess
 from appliance.black_box import BlackBox, FrameKey
+from appliance.children import Child
 from appliance.errors import FrameVanishedError, NotNowError, OutOfServiceError
 from appliance.fitness import DiskGate, GoldenWatch
 from appliance.frame import Frame
@@ -60,7 +60,7 @@ class Screener:
         station: its folders and settings.
         line: where frames go.
         log: the verdict log.
-        api: the HTTP server's process, or None.
+        children: the API's process, and the line's, where they are this one's.
         switch: follows what is activated while this runs; None where the bundle is fixed.
         black_box: where frames in hand are written down, or None.
         stop: whether to stop after the frame in hand.
@@ -70,7 +70,7 @@ class Screener:
     station: Station
     line: Line
     log: VerdictLog
-    api: ApiProcess | None = None
+    children: Sequence[Child] = ()
     switch: BundleSwitch | None = None
     black_box: BlackBox | None = None
     stop: Stop = field(default_factory=Stop)
@@ -320,7 +320,7 @@ class Screener:
             self._watcher.settle(candidate)
 
     def _heartbeat(self) -> None:
-        """Once a second: feed the watchdog, look at disk, engines, inbox and decoders, follow activations, keep the API
+        """Once a second: feed the watchdog, look at disk, engines, inbox and decoders, follow activations, keep children
         alive, remember the cursor, publish the state.
         """
         now = time.monotonic()
@@ -343,8 +343,8 @@ class Screener:
         for death in self._sandbox.deaths():
             self._journal.note(events.DECODER_DIED, level=logging.ERROR, path=death.relative, reason=death.reason,
                                given_up=death.last)  # fmt: skip
-        if self.api is not None:
-            self.api.keep_alive()
+        for child in self.children:
+            child.keep_alive()
         try:
             self._remember()
         except NotNowError as error:

@@ -128,6 +128,28 @@ class ApiSettings(_Section):
     )
 
 
+class MqttSettings(_Section):
+    """A broker that is told of every verdict."""
+
+    host: str = Field(min_length=1, description="the broker's name or address")
+    port: int = Field(1883, ge=1, le=65535, description="its TCP port; 8883 is usual with tls")
+    prefix: str = Field("umbra", pattern=r"^[^#+\x00]+$", description="topics begin with it, then the station's name")
+    username: str | None = Field(None, description="as the broker knows this station")
+    password_file: Path | None = Field(None, description="file that holds the password, readable by the station alone")
+    tls: bool = Field(False, description="speak TLS, and check the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificates to check it by; none: those of the system")
+    keepalive_s: int = Field(
+        30, ge=5, le=3600, description="the broker publishes the last will after 1.5 times as long"
+    )
+    timeout_s: float = Field(10.0, gt=0, le=600, description="longest wait for an answer")
+
+
+class LineSettings(_Section):
+    """Hosts on the line that are told of verdicts; each is off without its section."""
+
+    mqtt: MqttSettings | None = None
+
+
 class DiskSettings(_Section):
     """The station's disk."""
 
@@ -169,6 +191,7 @@ class Settings(_Section):
     api: ApiSettings = ApiSettings()
     disk: DiskSettings = DiskSettings()
     retention: RetentionSettings = RetentionSettings()
+    line: LineSettings = LineSettings()
     format: Annotated[
         tuple[RawFormat, ...], Field(description="geometry of headerless files, one [[format]] each")
     ] = ()

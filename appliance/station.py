@@ -19,6 +19,7 @@ from appliance.settings import Settings, read_settings
 from engines import Bundle, EngineChoice, bundle
 
 STATE_FILE = "state.json"
+LINE_FILE = "line.json"
 STALE_S = 10.0  # without a new state: the screener is gone, or hangs
 
 
@@ -159,11 +160,20 @@ class Station:
 
     def read_state(self) -> dict[str, Any] | None:
         """What the screener last published; None where it never did."""
+        return self._read(STATE_FILE)
+
+    def hosts(self) -> dict[str, dict[str, Any]]:
+        """The hosts on the line by their protocols: connected, error, cursor, behind; none while nobody tells them."""
+        told = self._read(LINE_FILE)
+        found: dict[str, dict[str, Any]] = told["hosts"] if told is not None and is_recent(told) else {}
+        return found
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            state: dict[str, Any] = json.loads((self.root / STATE_FILE).read_text(encoding="utf-8"))
+            found: dict[str, Any] = json.loads((self.root / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return state
+        return found
 
 
 def is_recent(state: Mapping[str, Any]) -> bool:

@@ -160,6 +160,10 @@ class VerdictLog(LogFile):
         rows = self.select(sql, (after, up_to))
         return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row["verdict"]: row["count"] for row in rows}
 
+    def count_after(self, seq: int) -> int:
+        """How many verdicts on frames of the inbox have larger numbers."""
+        return self._number("SELECT COUNT(*) FROM verdicts WHERE seq > ? AND origin = 'inbox'", (seq,))
+
     def horizon(self) -> int:
         """Number of the newest time before which verdicts were forgotten; 0 where none ever was."""
         return self._number("SELECT COALESCE(MAX(id), 0) FROM horizons")
@@ -167,8 +171,13 @@ class VerdictLog(LogFile):
     # --- cursors: how far each reader of the log has come ----------------------------------------------------------
 
     def cursor(self, name: str) -> int:
-        """The last seq that a reader has dealt with."""
-        return self._number("SELECT COALESCE(MAX(seq), 0) FROM cursors WHERE name = ?", (name,))
+        """The last seq that a reader has dealt with; 0 where it never came."""
+        return self.find_cursor(name) or 0
+
+    def find_cursor(self, name: str) -> int | None:
+        """The last seq that a reader has dealt with; None where it never came."""
+        rows = self.select("SELECT seq FROM cursors WHERE name = ?", (name,))
+        return int(rows[0]["seq"]) if rows else None
 
     def set_cursor(self, name: str, seq: int) -> None:
         """Remember how far a reader has come."""

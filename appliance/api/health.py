@@ -76,7 +76,7 @@ def status_of(station: Station, readers: Readers) -> dict[str, Any]:
         **{key: (state or {}).get(key) for key in (
             "at", "started_at", "bundle", "engine", "backlog", "frames_per_s", "watching", "events_lost", "decoders_died",
             "golden")},
-        "counts": counts, "last_seq": newest,
+        "counts": counts, "last_seq": newest, "hosts": station.hosts(),
     }  # fmt: skip
 
 

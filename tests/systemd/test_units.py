@@ -22,6 +22,7 @@ UNITS = sorted(p.name for p in SYSTEMD.glob("umbra-*.*"))
 EXPOSURE = {
     "umbra-api.service": 1.5,
     "umbra-screen.service": 2.5,
+    "umbra-line.service": 1.5,
     "umbra-retain.service": 1.5,
     "umbra-golden.service": 1.5,
 }

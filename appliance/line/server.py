@@ -1,0 +1,112 @@
+"""`python -m appliance.line.server STATION`: tells every host that umbra.toml names, until stopped; line.json says how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from appliance import log as events
+from appliance.errors import ApplianceError, RefusedError
+from appliance.line.feed import Feed
+from appliance.station import LINE_FILE, Station
+from appliance.verdict import now_utc
+
+STATE_S = 1.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+Port = Callable[[Feed, asyncio.Event], Awaitable[None]]
+
+_log = events.get()
+
+
+def ports_of(station: Station) -> dict[str, Port]:
+    """The protocols that are on, by their names; what a protocol needs is imported with it.
+
+    Raises:
+        RefusedError: what one needs is not installed.
+    """
+    ports: dict[str, Port] = {}
+    if (mqtt_settings := station.settings.line.mqtt) is not None:
+        mqtt = _protocol("mqtt")
+        ports["mqtt"] = lambda feed, stopping: mqtt.run(station, mqtt_settings, feed, stopping)
+    return ports
+
+
+def _protocol(name: str) -> ModuleType:
+    try:
+        return import_module(f"appliance.line.{name}")
+    except ImportError as error:
+        raise RefusedError(
+            f"umbra.toml has [line.{name}], which wants: pip install 'umbra[{name}]' ({error})"
+        ) from error
+
+
+async def keep(port: Port, feed: Feed, stopping: asyncio.Event) -> None:
+    """Tell one host; where it goes away, again and again with growing pauses."""
+    pause = FIRST_PAUSE_S
+    while not stopping.is_set():
+        before = feed.cursor
+        try:
+            await port(feed, stopping)
+        except Exception as error:  # noqa: BLE001  (a library's own errors: whatever goes wrong with a host is that host's)
+            feed.is_not_told(f"{type(error).__name__}: {error}")
+            known = isinstance(error, OSError | ApplianceError)
+            _log.error(
+                events.HOST_LOST, host=feed.name, reason=feed.error, again_in_s=pause, exc_info=None if known else error
+            )
+        if feed.cursor > before:
+            pause = FIRST_PAUSE_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), pause)
+        pause = min(LONGEST_PAUSE_S, 2 * pause)
+
+
+async def serve(station: Station, *, as_child: bool = False) -> None:
+    """Tell all hosts until SIGTERM or SIGINT, or as a child until the process is gone that started this one."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    ports = ports_of(station)
+    feeds = {name: Feed(station, name) for name in ports}
+    parent = os.getppid()
+    tasks = [asyncio.create_task(keep(port, feeds[name], stopping)) for name, port in ports.items()]
+    try:
+        while not stopping.is_set():
+            _write(station, feeds)
+            if as_child and os.getppid() != parent:
+                stopping.set()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), STATE_S)
+        done, late = await asyncio.wait(tasks, timeout=STATE_S) if tasks else (set(), set())
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in done:
+            task.result()
+    finally:
+        _write(station, feeds)
+        for feed in feeds.values():
+            feed.close()
+
+
+def _write(station: Station, feeds: dict[str, Feed]) -> None:
+    temporary = station.root / f".{LINE_FILE}.tmp"
+    with suppress(OSError, ApplianceError):  # a full disk: the hosts are told all the same
+        temporary.write_text(
+            json.dumps({"at": now_utc(), "hosts": {name: feed.state() for name, feed in feeds.items()}}),
+            encoding="utf-8",
+        )
+        temporary.replace(station.root / LINE_FILE)
+
+
+if __name__ == "__main__":
+    events.configure()
+    asyncio.run(serve(Station.open(Path(sys.argv[1])), as_child=True))
