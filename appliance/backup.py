@@ -17,8 +17,8 @@ from typing import Any
 
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.images import newest_frame
+from appliance.line.files import seq_of, sync_folder
 from appliance.migrations import MIGRATIONS
-from appliance.outbox import seq_of, sync_folder
 from appliance.put_away import judged_frame, move, put_away_files
 from appliance.settings import SETTINGS_FILE
 from appliance.sidecar import SIDECAR_SUFFIX

@@ -7,7 +7,6 @@ import sys
 import time
 
 from appliance import log as events
-from appliance.settings import LineSettings
 from appliance.station import Station
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
@@ -75,6 +74,6 @@ class Child:
 def children_of(station: Station) -> list[Child]:
     """The API, and where umbra.toml names a host, the line."""
     made = [Child(station, "appliance.api.server", started=events.API_STARTED, died=events.API_DIED)]
-    if station.settings.line != LineSettings():
+    if station.settings.line.has_hosts:
         made.append(Child(station, "appliance.line.server", started=events.LINE_STARTED, died=events.LINE_DIED))
     return made

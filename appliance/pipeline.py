@@ -15,7 +15,7 @@ from appliance.decide import decide
 from appliance.errors import OutboxBlockedError
 from appliance.frame import Frame
 from appliance.images import ImageStore
-from appliance.outbox import outbox_paths, publish, seq_of, told_by
+from appliance.line.files import outbox_paths, publish, seq_of, told_by
 from appliance.put_away import put_away
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
@@ -152,7 +152,7 @@ class Line:
             path = self._outbox_path(row)
             held = seq_of(path) or 0
             if held <= row["seq"] if again else held != row["seq"]:
-                publish(path, row)
+                publish(path, row, done=self.station.settings.line.files.done)
         except OutboxBlockedError as error:
             self.log.add_event(events.BLOCKED, seq=row["seq"], reason=str(error))
             _log.error(events.BLOCKED, seq=row["seq"], reason=str(error))

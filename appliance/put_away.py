@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from appliance.frame import storable
-from appliance.outbox import sync_folder
+from appliance.line.files import sync_folder
 from appliance.reading import UNREAD, hash_of
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.verdict_log import VerdictLog

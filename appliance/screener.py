@@ -20,8 +20,8 @@ from appliance.errors import FrameVanishedError, NotNowError, OutOfServiceError
 from appliance.fitness import DiskGate, GoldenWatch
 from appliance.frame import Frame
 from appliance.journal import Journal
+from appliance.line.files import is_full
 from appliance.notify import notify
-from appliance.outbox import is_full
 from appliance.pipeline import Line
 from appliance.sandbox import Sandbox
 from appliance.station import Station

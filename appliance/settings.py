@@ -144,10 +144,22 @@ class MqttSettings(_Section):
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest wait for an answer")
 
 
+class FilesSettings(_Section):
+    """Verdict files in the outbox."""
+
+    done: bool = Field(False, description="beside each verdict file, once it is whole, <name>.done with its number")
+
+
 class LineSettings(_Section):
     """Hosts on the line that are told of verdicts; each is off without its section."""
 
+    files: FilesSettings = FilesSettings()
     mqtt: MqttSettings | None = None
+
+    @property
+    def has_hosts(self) -> bool:
+        """Whether the process is wanted that tells them."""
+        return self.mqtt is not None
 
 
 class DiskSettings(_Section):

@@ -10,7 +10,7 @@ import pytest
 
 from appliance.errors import OutboxBlockedError, OutOfServiceError
 from appliance.frame import identify
-from appliance.outbox import outbox_paths, publish
+from appliance.line.files import outbox_paths, publish
 from appliance.verdict import Row
 from tests.appliance.test_verdict_log import row_of
 
@@ -84,3 +84,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OutOfServiceError, match="No space left"):
         publish(path, stored() | {"seq": 6})
     assert path.read_bytes() == before
+
+
+def test_a_file_beside_it_says_that_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    replace = Path.replace
+
+    def noted(self: Path, target: Path) -> Path:
+        order.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", noted)
+    path = tmp_path / "a.tif.json"
+    publish(path, stored())
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif.json"]
+    publish(path, stored(), done=True)
+    assert order == ["a.tif.json", "a.tif.json", "a.tif.done"], "the verdict first"
+    assert (tmp_path / "a.tif.done").read_text() == "5\n"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif.done", "a.tif.json"]

@@ -1,4 +1,4 @@
-"""Verdict files: written to a temporary name, fsynced, renamed; only after the commit."""
+"""Verdict files: written to a temporary name, fsynced, renamed; only after the commit, by the screener itself."""
 
 from __future__ import annotations
 
@@ -47,8 +47,13 @@ def seq_of(path: Path) -> int | None:
     return None if told is None else told["seq"]
 
 
-def publish(path: Path, row: Mapping[str, Any]) -> None:
+def publish(path: Path, row: Mapping[str, Any], *, done: bool = False) -> None:
     """Put a verdict file in its place; a reader sees the whole file or none.
+
+    Args:
+        path: of the verdict file.
+        row: the verdict.
+        done: afterwards put a file beside it that says so, <name>.done, with the verdict's number.
 
     Raises:
         OutboxBlockedError: this name cannot be had: a folder stands there, or the path is too long.
@@ -62,6 +67,8 @@ def publish(path: Path, row: Mapping[str, Any]) -> None:
             _write(path, temporary, body)
         except FileNotFoundError:
             _write(path, temporary, body)  # retention takes empty folders: one may have gone as soon as it was there
+        if done:
+            _write(path.with_suffix(".done"), temporary, f"{row['seq']}\n")
     except OSError as error:
         kind = OutboxBlockedError if error.errno in _BLOCKED else NotNowError if is_full(error) else OutOfServiceError
         raise kind(f"{path}: {error.strerror}") from error
