@@ -33,7 +33,7 @@ def at_hand(place: Station) -> list[AtHand]:
     for folder in bundle.listed(place.bundles):
         try:
             found.append(AtHand(folder.name, bundle.load(folder).identity, None))
-        except BundleError as error:
+        except (BundleError, OSError) as error:
             found.append(AtHand(folder.name, None, str(error)))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ class Child:
 
     def start(self) -> None:
         """Start the process and return at once."""
-        command = [sys.executable, "-P", "-m", self._module, str(self._station.root)]
+        command = [sys.executable, "-P", "-m", self._module, str(self._station.root), str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)  # noqa: S603  (our own module)
         self._started_at = time.monotonic()
         _log.info(self._started, pid=self._process.pid)

@@ -58,6 +58,10 @@ class ImageStore:
         row = self._connection.execute("SELECT image, unseen FROM images WHERE frame_id = ?", (frame_id,)).fetchone()
         return (row[0], row[1]) if row else None
 
+    def frames(self) -> set[int]:
+        """Numbers of the frames that it has."""
+        return {row[0] for row in self._connection.execute("SELECT frame_id FROM images")}
+
     def size(self) -> int:
         """Bytes that pictures take."""
         pages, free, page = (
@@ -125,3 +129,14 @@ def kept_pictures(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | Non
             return store.get(frame_id)
     except sqlite3.Error:
         return None
+
+
+def kept_frames(path: Path) -> set[int]:
+    """Numbers of the frames whose pictures are kept."""
+    if not path.exists():
+        return set()
+    try:
+        with closing(ImageStore(path, readonly=True)) as store:
+            return store.frames()
+    except sqlite3.Error:
+        return set()

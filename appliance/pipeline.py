@@ -151,8 +151,10 @@ class Line:
         try:
             path = self._outbox_path(row)
             held = seq_of(path) or 0
-            if held <= row["seq"] if again else held != row["seq"]:
-                publish(path, row, done=self.station.settings.line.files.done)
+            done = self.station.settings.line.files.done
+            lacks_done = done and held == row["seq"] and not path.with_suffix(".done").exists()
+            if lacks_done or (held <= row["seq"] if again else held != row["seq"]):
+                publish(path, row, done=done)
         except OutboxBlockedError as error:
             self.log.add_event(events.BLOCKED, seq=row["seq"], reason=str(error))
             _log.error(events.BLOCKED, seq=row["seq"], reason=str(error))

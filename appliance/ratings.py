@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
-from engines.training.agreement import Opinion, agreement
+from engines.training.agreement import FAILED_LEVEL, Opinion, agreement
 
 MOST_FRAMES = 1000
 _SESSIONS = """
@@ -23,8 +23,9 @@ _SCORES = """
 SELECT rater, frame_id, score, MAX(id) AS id FROM ratings WHERE session_id = ? AND (? IS NULL OR rater = ?) GROUP BY rater, frame_id
 """
 _LEVELS = """
-SELECT v.frame_id, MAX(v.seq), v.level FROM verdicts v WHERE v.level IS NOT NULL AND v.class IS NOT 'Error' GROUP BY v.frame_id
+SELECT v.frame_id, MAX(v.seq), v.level FROM verdicts v {} WHERE v.level IS NOT NULL AND v.class IS NOT 'Error' GROUP BY v.frame_id
 """
+_IN_SESSION = "JOIN rating_frames r ON r.frame_id = v.frame_id AND r.session_id = ?"
 
 
 class RatingError(ValueError):
@@ -51,12 +52,15 @@ def start(log: VerdictLog, name: str, frames: Sequence[int], *, who: str) -> int
     return number
 
 
-def spread(log: VerdictLog, count: int, *, product: str | None = None, seed: int = 0) -> list[int]:
+def spread(
+    log: VerdictLog, count: int, *, shown: Collection[int] | None = None, product: str | None = None, seed: int = 0
+) -> list[int]:
     """Frames for a session: as many of each rounded level as can be had, drawn by chance; failed captures are left out.
 
     Args:
         log: of the station.
         count: at most so many.
+        shown: frames whose pictures are kept; None: all are.
         product: only this one; None: all.
         seed: the same draws the same.
     """
@@ -64,8 +68,10 @@ def spread(log: VerdictLog, count: int, *, product: str | None = None, seed: int
     frames = {
         row["id"] for row in log.select("SELECT id FROM frames WHERE ? IS NULL OR product = ?", (product, product))
     }
-    for row in log.select(_LEVELS):
-        if row["frame_id"] in frames:
+    if shown is not None:
+        frames &= set(shown)
+    for row in log.select(_LEVELS.format("")):
+        if row["frame_id"] in frames and round(row["level"]) < FAILED_LEVEL:
             by_level[round(row["level"])].append(row["frame_id"])
     draw = random.Random(seed)  # noqa: S311  (a sample)
     for of_level in by_level.values():
@@ -108,7 +114,7 @@ def rate(log: VerdictLog, session: int, frame_id: int, *, rater: str, score: flo
 
 def result(log: VerdictLog, session: int) -> dict[str, Any] | None:
     """Levels against mean opinion scores, as `engines.training.agreement` tells it; None while there are too few."""
-    levels = {row["frame_id"]: round(row["level"]) for row in log.select(_LEVELS)}
+    levels = {row["frame_id"]: round(row["level"]) for row in log.select(_LEVELS.format(_IN_SESSION), (session,))}
     opinions = [
         Opinion(str(row["frame_id"]), levels[row["frame_id"]], row["rater"], row["score"])
         for row in scores(log, session)

@@ -195,7 +195,7 @@ class Screener:
                 if frame is None:
                     del taken[candidate.relative]
                     continue
-                row = self._unfinished.pop((frame.identity.path, frame.sha256), None)
+                row = self._unfinished.get(_key(frame))
                 if row is None:
                     new.append((candidate, frame))
                 else:
@@ -282,7 +282,8 @@ class Screener:
         return frame
 
     def _finish(self, candidate: Candidate, frame: Frame, row: Row) -> None:
-        """Tell of a verdict that is committed and published, and put its file away."""
+        """Tell of a verdict that is committed and published, and put its file away; until that is done it keeps it."""
+        self._unfinished[_key(frame)] = row
         if row["seq"] > self._cursor:
             self._cursor = row["seq"]
             self._screened += 1
@@ -314,6 +315,7 @@ class Screener:
             self._watcher.try_later(candidate)
             return
         self._disk.took()
+        self._unfinished.pop(_key(frame), None)
         if moved is None:
             self._watcher.defer(candidate)
         else:

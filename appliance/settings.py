@@ -153,6 +153,12 @@ class FilesSettings(_Section):
 class LineSettings(_Section):
     """Hosts on the line that are told of verdicts; each is off without its section."""
 
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="of this station among others; none: the machine's and the folder's",
+    )
     files: FilesSettings = FilesSettings()
     mqtt: MqttSettings | None = None
 

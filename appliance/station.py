@@ -6,6 +6,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from contextlib import closing
@@ -161,6 +162,11 @@ class Station:
     def read_state(self) -> dict[str, Any] | None:
         """What the screener last published; None where it never did."""
         return self._read(STATE_FILE)
+
+    @property
+    def line_name(self) -> str:
+        """The station's name among others on the line."""
+        return self.settings.line.name or f"{platform.node()}-{self.root.resolve().name}"
 
     def hosts(self) -> dict[str, dict[str, Any]]:
         """The hosts on the line by their protocols: connected, error, cursor, behind; none while nobody tells them."""

@@ -37,6 +37,8 @@ class BundleSwitch:
     def __init__(self, station: Station, active: Row | None) -> None:
         self._station = station
         self._seen: Row | None = active
+        self._in_use: Row | None = active
+        self._handled = active["id"] if active else None
         self._building: Future[Inspector] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="build")
         self._refused: str | None = None
@@ -45,26 +47,38 @@ class BundleSwitch:
         """A new inspector, through the golden gate, once it is there; None else. A bundle that fails changes nothing."""
         if self._building is None:
             newest = log.activation()
-            if newest is None or (self._seen is not None and newest["id"] == self._seen["id"]):
+            if newest is None or newest["id"] == self._handled:
                 return None
-            self._seen, self._refused = newest, None
+            self._seen, self._refused, self._handled = newest, None, newest["id"]
             self._building = self._pool.submit(self._build, newest)
             return None
         if not self._building.done():
             return None
         building, self._building = self._building, None
         newest = log.activation()
-        if newest is not None and self._seen is not None and newest["id"] != self._seen["id"]:
+        if newest is not None and newest["id"] != self._handled:
             if building.exception() is None:
                 building.result().close()
             return None  # another one was activated meanwhile: that one counts
         try:
-            return building.result()
+            inspector = building.result()
         except (EngineError, OSError) as error:
             self._refused = str(error)
             log.add_event(events.BUNDLE_REFUSED, reason=self._refused)
             _log.error(events.BUNDLE_REFUSED, reason=self._refused)
+            self._handled = self._go_back(log)
             return None
+        self._in_use = self._seen
+        return inspector
+
+    def _go_back(self, log: VerdictLog) -> int | None:
+        """Write down that the bundle in use is the active one again: the next screener must not begin with a refused one."""
+        if self._in_use is not None:
+            identity, folder = self._in_use["identity"], self._in_use["folder"]
+        else:
+            chosen = self._station.load_bundle()
+            identity, folder = chosen.identity, self._station.reference_of(chosen)
+        return log.add_bundle(identity, folder, who="the screener: the one before was refused")
 
     def _build(self, activation: Row) -> Inspector:
         chosen = self._station.load_bundle(activation["folder"])

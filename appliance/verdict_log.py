@@ -160,9 +160,10 @@ class VerdictLog(LogFile):
         rows = self.select(sql, (after, up_to))
         return {"PASS": 0, "FAIL": 0, "RETEST": 0} | {row["verdict"]: row["count"] for row in rows}
 
-    def count_after(self, seq: int) -> int:
-        """How many verdicts on frames of the inbox have larger numbers."""
-        return self._number("SELECT COUNT(*) FROM verdicts WHERE seq > ? AND origin = 'inbox'", (seq,))
+    def count_after(self, seq: int, *, most: int) -> int:
+        """How many verdicts on frames of the inbox have larger numbers; no more than `most` are counted."""
+        sql = "SELECT COUNT(*) FROM (SELECT 1 FROM verdicts WHERE seq > ? AND origin = 'inbox' LIMIT ?)"
+        return self._number(sql, (seq, most))
 
     def horizon(self) -> int:
         """Number of the newest time before which verdicts were forgotten; 0 where none ever was."""

@@ -236,13 +236,20 @@ class Watcher:
         enough = self.settings.incomplete_s if seen.patient else 0.0 if seen.closed else self.settings.settle_s
         if seen.offered or seen.settled or rested < enough:
             return None
-        if self._is_local and rested < self.settings.incomplete_s and has_writer(path):
+        if rested < self.settings.incomplete_s and self._tells_of_writers(path) and has_writer(path):
             return None
         seen.offered = True
         if self._observer is not None and not seen.announced:
             self.events_lost += 1
             seen.announced = True
         return Candidate(path, relative, fingerprint, rested)
+
+    def _tells_of_writers(self, path: Path) -> bool:
+        """Whether a file lies on the inbox's own disk; a share refuses leases for reasons of its own."""
+        try:
+            return self._is_local and self._watched is not None and path.lstat().st_dev == self._watched[0]
+        except OSError:
+            return False
 
     def _files(self) -> Iterator[tuple[str, tuple[Fingerprint, bool]]]:
         """Regular files below the inbox that may be frames, and whether they have a sidecar; links are never followed."""

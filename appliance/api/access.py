@@ -21,6 +21,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from appliance.errors import RefusedError
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
+from engines.bundle import SHIPPED
 
 _bearer = HTTPBearer(auto_error=False, description="token whose SHA-256 stands in umbra.toml as api.token_sha256")
 
@@ -116,6 +117,7 @@ ReadersOf = Annotated[Readers, Depends(readers_of)]
 
 def without_place(text: str, root: Path) -> str:
     """What is told of a station without where it lies on its machine: paths begin in the station."""
+    text = text.replace(f"{SHIPPED}/", "")
     return text.replace(f"{root.resolve()}/", "").replace(f"{root}/", "").replace(str(root), root.name)
 
 

@@ -11,7 +11,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import Match
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from appliance import page
@@ -19,7 +18,7 @@ from appliance.api import bundles, health, ratings, records, unseen, verdicts
 from appliance.api.access import Readers, only_known_keys
 from appliance.api.recent import RecentAnswers
 from appliance.errors import OutOfServiceError, RefusedError
-from appliance.page.shell import STATIC, error_page, is_for_people
+from appliance.page.shell import STATIC, Assets, error_page, is_for_people
 from appliance.station import Station
 
 LONGEST_BODY = 1 << 20  # bytes
@@ -37,7 +36,7 @@ def create_app(station: Station) -> FastAPI:
     app.state.stopping = lambda: False
     for module in (health, verdicts, unseen, records, ratings, bundles, page):
         app.include_router(module.router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", Assets(directory=STATIC), name="static")
     app.add_middleware(BodyLimit)
     app.add_middleware(RecentAnswers)
     app.add_exception_handler(RequestValidationError, _invalid)

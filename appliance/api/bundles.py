@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException
@@ -12,7 +13,7 @@ from appliance.api.access import ReadLog, StationOf, may_write, without_place
 from appliance.api.records import GUARDED, Limit, Name, Who
 from appliance.errors import RefusedError
 from appliance.station import Station
-from engines import Bundle, BundleError
+from engines import Bundle, BundleError, bundle
 
 router = APIRouter(prefix="/v1/bundles", tags=["bundles"])
 _CHANGES = GUARDED | {
@@ -40,7 +41,7 @@ def bundles(log: ReadLog, limit: Limit = 1000) -> list[dict[str, Any]]:
 def activate(station: StationOf, new: Chosen) -> dict[str, Any]:
     """Make a bundle at hand the active one; the screener changes to it between two frames, through the golden gate."""
     try:
-        chosen = station.load_bundle(_known(new.name))
+        chosen = bundle.load(_at_hand(station, new.name))
     except BundleError as error:
         raise HTTPException(404, without_place(str(error), station.root)) from error
     return _followed(station, chosen, new.who)
@@ -58,15 +59,16 @@ def roll_back(station: StationOf, new: Who) -> dict[str, Any]:
     return _followed(station, chosen, new.who)
 
 
-def _known(name: str) -> str:
-    """A name of a bundle, and no path: the API gets at no other folder.
+def _at_hand(station: Station, name: str) -> Path:
+    """The folder of a bundle that is shipped or was brought to the station; the API gets at no other.
 
     Raises:
-        HTTPException: 404 where it is none.
+        HTTPException: 404 where there is none of this name.
     """
-    if "/" in name or name in (".", ".."):
-        raise HTTPException(404, f"bundle {name!r}: wanted the name of a bundle at hand")
-    return name
+    for folder in bundle.listed(station.bundles):
+        if folder.name == name:
+            return folder
+    raise HTTPException(404, f"bundle {name!r}: there is none of this name at hand")
 
 
 def _followed(station: Station, chosen: Bundle, who: str) -> dict[str, Any]:

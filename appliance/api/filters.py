@@ -63,11 +63,12 @@ class Filter(BaseModel):
 
     def sql(self) -> tuple[str, list[Any]]:
         """A condition over v (verdicts) and f (frames), and its values."""
+        of = "+v" if self.file is not None else "v"  # a name finds few: no other index is quicker
         x, y = (None, None) if self.die is None else (int(part) for part in self.die.split(","))
         terms: list[tuple[str, Any]] = [
             ("f.product = ?", self.product), ("f.lot = ?", self.lot), ("f.wafer = ?", self.wafer), ("f.die_x = ?", x),
-            ("f.die_y = ?", y), ("v.verdict = ?", self.verdict),
-            ("v.class = ?", self.class_name), ("v.decided_at >= ?", _utc(self.since)), ("v.decided_at < ?", _utc(self.until)),
+            ("f.die_y = ?", y), (f"{of}.verdict = ?", self.verdict),
+            (f"{of}.class = ?", self.class_name), ("v.decided_at >= ?", _utc(self.since)), ("v.decided_at < ?", _utc(self.until)),
             ("v.score >= ?", self.min_score), ("f.name = ?", self.file),
         ]  # fmt: skip
         used = [(term, value) for term, value in terms if value is not None]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from appliance import ratings
 from appliance.api.access import ReadLog, StationOf, may_write, open_to_write
 from appliance.api.records import GUARDED, Name
+from appliance.images import kept_frames
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
 router = APIRouter(prefix="/v1/ratings", tags=["ratings"])
@@ -84,9 +85,10 @@ def session(log: ReadLog, session_id: int) -> dict[str, Any]:
 def start(station: StationOf, new: NewSession) -> dict[str, int]:
     """Begin a session over measured frames, spread over their levels."""
     with closing(open_to_write(station)) as log:
-        frames = ratings.spread(log, new.count, product=new.product, seed=log.last_seq())
+        shown = kept_frames(station.images)
+        frames = ratings.spread(log, new.count, shown=shown, product=new.product, seed=log.last_seq())
         if not frames:
-            raise HTTPException(409, "no frame was measured so far, or none of this product")
+            raise HTTPException(409, "no picture of a measured frame is kept, or none of this product")
         return {"id": ratings.start(log, new.name, frames, who=new.who), "frames": len(frames)}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from appliance.errors import NotNowError
 from appliance.station import Station
@@ -14,10 +16,12 @@ from appliance.verdict_log import VerdictLog
 LOOK_S = 0.02  # how often it looks for commits
 STORE_S = 1.0  # how often an acknowledgement is stored: after a crash at most so much is told again
 AT_ONCE = 100
+MOST_COUNTED = 10_000  # of what waits
+Answer = TypeVar("Answer")
 
 
 class Feed:
-    """Where one host is in the log.
+    """Where one host is in the log. The log is read and written in a thread of its own: a busy disk keeps no other host waiting.
 
     Args:
         station: whose log.
@@ -31,38 +35,27 @@ class Feed:
     def __init__(self, station: Station, name: str) -> None:
         self.name = name
         self.error: str | None = "not connected yet"
-        self._log = VerdictLog(station.database)
+        self.cursor = 0
+        self._path = station.database
         self._key = f"line.{name}"
-        self._stored = self._log.find_cursor(self._key)
-        self.cursor = self._log.last_seq() if self._stored is None else self._stored
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._key)
         self._store_at = 0.0
-        self.store()
+        self._open()
 
     async def rows(self, *, within_s: float) -> list[Row]:
         """The next verdicts after the cursor, oldest first; none where none came within the time."""
         end = time.monotonic() + within_s
         while True:
-            rows = await asyncio.to_thread(self._read)
+            rows = await self._in_thread(self._read)
             if rows or time.monotonic() >= end:
                 return rows
             await asyncio.sleep(LOOK_S)
 
-    def acknowledge(self, seq: int) -> None:
+    async def acknowledge(self, seq: int) -> None:
         """The host has this verdict, and all before it."""
         self.cursor = max(self.cursor, seq)
         if time.monotonic() >= self._store_at:
-            self.store()
-
-    def store(self) -> None:
-        """Remember the cursor beyond this process; what the disk does not take now is stored the next time."""
-        self._store_at = time.monotonic() + STORE_S
-        if self.cursor == self._stored:
-            return
-        try:
-            self._log.set_cursor(self._key, self.cursor)
-        except NotNowError:
-            return
-        self._stored = self.cursor
+            await self._in_thread(self._store)
 
     def is_told(self) -> None:
         """The host is connected and takes what comes."""
@@ -72,15 +65,50 @@ class Feed:
         """The host is not there, or refuses."""
         self.error = why
 
-    def state(self) -> dict[str, Any]:
-        """As line.json holds it."""
-        behind = self._log.count_after(self.cursor)
+    async def state(self) -> dict[str, Any]:
+        """As line.json holds it; of what waits at most MOST_COUNTED are counted."""
+        behind = await self._in_thread(lambda: self._log.count_after(self.cursor, most=MOST_COUNTED))
         return {"connected": self.error is None, "error": self.error, "cursor": self.cursor, "behind": behind}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Store and close."""
-        self.store()
+        await self._in_thread(self._store)
+        self._thread.shutdown()
         self._log.close()
 
+    async def _in_thread(self, work: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _open(self) -> None:
+        found = self._path.stat() if self._path.exists() else None
+        self._log = VerdictLog(self._path)
+        found = found or self._path.stat()
+        self._identity = found.st_dev, found.st_ino
+        self._stored = self._log.find_cursor(self._key)
+        self.cursor = self._log.last_seq() if self._stored is None else self._stored
+        self._looked = -1  # up to this number there was nothing beyond the cursor
+        self._store()
+
     def _read(self) -> list[Row]:
-        return self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self.cursor,), limit=AT_ONCE)
+        found = self._path.stat()
+        if (found.st_dev, found.st_ino) != self._identity:  # restored: another log stands there now
+            self._log.close()
+            self._open()
+        newest = self._log.last_seq()
+        if newest == self._looked:
+            return []
+        rows = self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self.cursor,), limit=AT_ONCE)
+        if not rows:
+            self._looked = newest
+        return rows
+
+    def _store(self) -> None:
+        """Remember the cursor beyond this process; what the disk does not take now is stored the next time."""
+        self._store_at = time.monotonic() + STORE_S
+        if self.cursor == self._stored:
+            return
+        try:
+            self._log.set_cursor(self._key, self.cursor)
+        except NotNowError:
+            return
+        self._stored = self.cursor

@@ -16,13 +16,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, RefusedError
 from appliance.line.feed import Feed
 from appliance.settings import MqttSettings
-from appliance.station import Station
+from appliance.station import Station, is_recent
 from appliance.verdict import Row, document
 
-STATE_S = 1.0
+STATE_S = 0.5
 OFFLINE = json.dumps({"online": False})
 
 
@@ -80,30 +80,57 @@ async def run(station: Station, settings: MqttSettings, feed: Feed, stopping: as
 
     Raises:
         aiomqtt.MqttError, OSError, RefusedByBrokerError: it is not there, does not answer, or refuses.
+        RefusedError: the password cannot be read.
     """
-    base = f"{settings.prefix}/{quote(station.root.name, safe=' ')}"
-    password = settings.password_file.read_text(encoding="utf-8").strip() if settings.password_file else None
+    name = station.line_name
+    base = f"{settings.prefix}/{quote(name, safe=' ')}"
     tls = ssl.create_default_context(cafile=settings.ca_file) if settings.tls else None
     async with aiomqtt.Client(
-        settings.host, settings.port, protocol=aiomqtt.ProtocolVersion.V5, identifier=f"umbra-{station.root.name}",
-        username=settings.username, password=password, tls_context=tls, timeout=settings.timeout_s,
+        settings.host, settings.port, protocol=aiomqtt.ProtocolVersion.V5, identifier=f"umbra-{name}",
+        username=settings.username, password=_password(settings), tls_context=tls, timeout=settings.timeout_s,
         keepalive=settings.keepalive_s, will=aiomqtt.Will(f"{base}/state", OFFLINE, qos=1, retain=True),
     ) as client:  # fmt: skip
-        broker, told = _Broker(client), ""
-        while not stopping.is_set():
-            state = json.dumps({"online": True, **_state(station)})
-            if state != told:
-                await broker.publish(f"{base}/state", state, retain=True)
-                told = state
-            feed.is_told()
-            for row in await feed.rows(within_s=STATE_S):
-                body = json.dumps(document(row), ensure_ascii=False, separators=(",", ":"))
-                await broker.publish(topic_of(base, row), body, properties=properties_of(row))
-                feed.acknowledge(row["seq"])
+        broker = _Broker(client)
+        telling = asyncio.create_task(_tell(station, broker, base, feed, stopping))
+        lost: Any = client._disconnected  # the one sign of a connection that is lost while nothing is told
+        await asyncio.wait((telling, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not telling.done():
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            raise ConnectionResetError("the broker is gone")
+        await telling
         await broker.publish(f"{base}/state", OFFLINE, retain=True)
+
+
+async def _tell(station: Station, broker: _Broker, base: str, feed: Feed, stopping: asyncio.Event) -> None:
+    told = ""
+    while not stopping.is_set():
+        state = json.dumps({"online": True, **_state(station)})
+        if state != told:
+            await broker.publish(f"{base}/state", state, retain=True)
+            told = state
+        feed.is_told()
+        for row in await feed.rows(within_s=STATE_S):
+            body = json.dumps(document(row), ensure_ascii=False, separators=(",", ":"))
+            await broker.publish(topic_of(base, row), body, properties=properties_of(row))
+            await feed.acknowledge(row["seq"])
+            if stopping.is_set():
+                return
+
+
+def _password(settings: MqttSettings) -> str | None:
+    if settings.password_file is None:
+        return None
+    try:
+        return settings.password_file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise RefusedError(f"line.mqtt.password_file cannot be read: {type(error).__name__}") from None
 
 
 def _state(station: Station) -> dict[str, Any]:
     """What a host wants to know of the station; only what changes seldom, so that little is published."""
     state = station.read_state() or {}
-    return {key: state.get(key) for key in ("ready", "reasons", "bundle", "engine")}
+    told = {key: state.get(key) for key in ("ready", "reasons", "bundle", "engine")}
+    if not is_recent(state):
+        told |= {"ready": False, "reasons": ["the screener says nothing"]}
+    return told

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 
 from appliance import log as events
 from appliance.errors import ApplianceError, RefusedError
@@ -19,7 +21,9 @@ from appliance.line.feed import Feed
 from appliance.station import LINE_FILE, Station
 from appliance.verdict import now_utc
 
+LOCK_FILE = ".line.lock"
 STATE_S = 1.0
+FAREWELL_S = 5.0  # for what is under way, and to say goodbye
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 Port = Callable[[Feed, asyncio.Event], Awaitable[None]]
 
@@ -68,45 +72,65 @@ async def keep(port: Port, feed: Feed, stopping: asyncio.Event) -> None:
         pause = min(LONGEST_PAUSE_S, 2 * pause)
 
 
-async def serve(station: Station, *, as_child: bool = False) -> None:
-    """Tell all hosts until SIGTERM or SIGINT, or as a child until the process is gone that started this one."""
+async def serve(station: Station, *, parent: int | None = None) -> None:
+    """Tell all hosts until SIGTERM or SIGINT, or until `parent` is gone.
+
+    One process of a station does: another one waits until it ends.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     ports = ports_of(station)
-    feeds = {name: Feed(station, name) for name in ports}
-    parent = os.getppid()
-    tasks = [asyncio.create_task(keep(port, feeds[name], stopping)) for name, port in ports.items()]
+    with ExitStack() as held:
+        lock = held.enter_context((station.root / LOCK_FILE).open("w"))
+        while not _is_alone(lock):
+            if await _stops_within(stopping, parent):
+                return
+        feeds = {name: Feed(station, name) for name in ports}
+        tasks = [asyncio.create_task(keep(port, feeds[name], stopping)) for name, port in ports.items()]
+        try:
+            while True:
+                await _write(station, feeds)
+                if await _stops_within(stopping, parent):
+                    break
+            done, late = await asyncio.wait(tasks, timeout=FAREWELL_S) if tasks else (set(), set())
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            for task in done:
+                task.result()
+        finally:
+            await _write(station, feeds)
+            for feed in feeds.values():
+                await feed.close()
+
+
+def _is_alone(lock: TextIO) -> bool:
     try:
-        while not stopping.is_set():
-            _write(station, feeds)
-            if as_child and os.getppid() != parent:
-                stopping.set()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), STATE_S)
-        done, late = await asyncio.wait(tasks, timeout=STATE_S) if tasks else (set(), set())
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        for task in done:
-            task.result()
-    finally:
-        _write(station, feeds)
-        for feed in feeds.values():
-            feed.close()
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _write(station: Station, feeds: dict[str, Feed]) -> None:
+async def _stops_within(stopping: asyncio.Event, parent: int | None) -> bool:
+    """Whether to stop, after a second or as soon as it is asked for."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), STATE_S)
+    if parent is not None and os.getppid() != parent:
+        stopping.set()
+    return stopping.is_set()
+
+
+async def _write(station: Station, feeds: dict[str, Feed]) -> None:
     temporary = station.root / f".{LINE_FILE}.tmp"
     with suppress(OSError, ApplianceError):  # a full disk: the hosts are told all the same
-        temporary.write_text(
-            json.dumps({"at": now_utc(), "hosts": {name: feed.state() for name, feed in feeds.items()}}),
-            encoding="utf-8",
-        )
+        told = {name: await feed.state() for name, feed in feeds.items()}
+        temporary.write_text(json.dumps({"at": now_utc(), "hosts": told}), encoding="utf-8")
         temporary.replace(station.root / LINE_FILE)
 
 
 if __name__ == "__main__":
     events.configure()
-    asyncio.run(serve(Station.open(Path(sys.argv[1])), as_child=True))
+    asyncio.run(serve(Station.open(Path(sys.argv[1])), parent=int(sys.argv[2])))

@@ -20,8 +20,11 @@ def bundles(request: Request, station: StationOf, log: ReadLog) -> HTMLResponse:
         {"name": one.name, "identity": one.identity, "wrong": one.wrong and without_place(one.wrong, station.root)}
         for one in at_hand(station)
     ]
+    activation = state.get("activation") or {}
+    if activation.get("refused"):
+        activation["refused"] = without_place(activation["refused"], station.root)
     return page(
         request, "bundles.html", in_use=state.get("bundle"), engine=state.get("engine"),
-        activation=state.get("activation") or {}, found=found, past=log.table("bundles"),
+        activation=activation, found=found, past=log.table("bundles"),
         can_write=station.settings.api.token_sha256 is not None,
     )  # fmt: skip

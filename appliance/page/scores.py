@@ -12,6 +12,7 @@ from appliance.page.shell import page
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from appliance.whatif import what_if
+from engines import BundleError
 
 BINS = 50
 router = APIRouter(include_in_schema=False)
@@ -35,7 +36,7 @@ def scores(request: Request, station: StationOf, log: ReadLog, product: Name = N
     """Yield of each lot, the histogram of scores, and a limit to move."""
     lots = log.select(_YIELD)
     product, lot = product or None, lot or None
-    spec = log.spec_for(product or "", _shipped(log))
+    spec = log.spec_for(product or "", _shipped(station, log))
     return page(
         request, "scores.html", lots=lots, products=sorted({row["product"] for row in lots}),
         **_under(station, log, spec, product=product, lot=lot),
@@ -51,10 +52,12 @@ def limit(
     return page(request, "limit.html", **_under(station, log, spec, product=product or None, lot=lot or None))
 
 
-def _shipped(log: VerdictLog) -> float:
-    """The limit of the newest verdict: what holds where nobody set one."""
-    newest = log.verdicts(limit=1, newest=True)
-    return float(newest[0]["spec"]) if newest else 0.5
+def _shipped(station: Station, log: VerdictLog) -> float:
+    """The limit of the active bundle: what holds where nobody set one."""
+    try:
+        return station.load_bundle(active=log.active_bundle()).spec
+    except BundleError:
+        return 0.5
 
 
 def _under(station: Station, log: VerdictLog, spec: float, *, product: str | None, lot: str | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 FOLDER = Path(__file__).parent
@@ -86,6 +87,16 @@ def page(request: Request, name: str, *, status: int = 200, **values: Any) -> HT
     station = request.app.state.station.root.name
     body = text(name, station=station, path=request.url.path, **values)
     return HTMLResponse(body, status, headers=HEADERS)
+
+
+class Assets(StaticFiles):
+    """Scripts and styles; a browser asks each time whether they are still the same, so that none outlives an upgrade."""
+
+    def file_response(self, *args: Any, **named: Any) -> Response:
+        """As StaticFiles, and with how long it may be kept."""
+        answer = super().file_response(*args, **named)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
 
 
 def is_for_people(request: Request) -> bool:

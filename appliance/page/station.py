@@ -29,7 +29,7 @@ async def station(request: Request, place: StationOf, readers: ReadersOf) -> HTM
     if now["last_seq"] is not None:
         with open_log(readers) as log:
             newest = log.verdicts(limit=NEWEST, newest=True)
-    return page(request, "station.html", now=now, rows=newest, last=newest[0]["seq"] if newest else 0)
+    return page(request, "station.html", now=now, rows=newest, last=now["last_seq"])
 
 
 @router.get("/page/state", response_class=HTMLResponse)

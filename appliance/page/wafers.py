@@ -12,6 +12,7 @@ from appliance.page.shell import page
 
 router = APIRouter(include_in_schema=False)
 Name = Annotated[str | None, Query()]
+WIDEST = 400  # dies across, on a map
 _WAFERS = """
 SELECT product, lot, wafer, COUNT(*) AS frames FROM frames WHERE wafer IS NOT NULL AND die_x IS NOT NULL AND die_y IS NOT NULL
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
@@ -34,6 +35,12 @@ def wafers(request: Request, log: ReadLog, product: Name = None, lot: Name = Non
     counts = {
         verdict: sum(row["verdict"] == verdict for row in dies.values()) for verdict in ("PASS", "FAIL", "RETEST")
     }
+    if dies and any(
+        max(place[axis] for place in dies) - min(place[axis] for place in dies) >= WIDEST for axis in (0, 1)
+    ):
+        return page(
+            request, "wafers.html", wafers=known, chosen=chosen, dies={}, far=len(dies), counts=counts, span=None
+        )
     xs, ys = ([place[axis] for place in dies] or [0] for axis in (0, 1))
     span = {"x0": min(xs), "y0": min(ys), "columns": max(xs) - min(xs) + 1, "rows": max(ys) - min(ys) + 1}
-    return page(request, "wafers.html", wafers=known, chosen=chosen, dies=dies, counts=counts, span=span)
+    return page(request, "wafers.html", wafers=known, chosen=chosen, dies=dies, far=0, counts=counts, span=span)

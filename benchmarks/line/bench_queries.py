@@ -81,7 +81,7 @@ def ask(url: str, seconds: float, told: Any) -> None:
     told.send((latencies, time.process_time() - worked))
 
 
-def waited(url: str, seconds: float) -> list[float]:
+def wait_times(url: str, seconds: float) -> list[float]:
     """Milliseconds from a verdict's decision to the answer of one who waits for it, over and over."""
     taken = []
     with httpx.Client(base_url=url, timeout=30) as http:
@@ -140,7 +140,7 @@ def bench_queries(*, turns: int = TURNS) -> Report:
                 latencies += waited
                 clients += busy
                 client.join()
-        answered_after = waited(url, TURN_S)
+        answered_after = wait_times(url, TURN_S)
     losses = [1 - a / q for a, q in zip(rates["asked"], rates["quiet"], strict=True)]
     loss, half = mean_interval(losses)
     answered = len(latencies) / (turns * (TURN_S + 1))

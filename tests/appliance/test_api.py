@@ -335,7 +335,7 @@ def test_a_log_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [
-        ("/v1/bundles/activation", {"name": "../starter", "who": "jo"}, 404, "wanted the name of a bundle"),
+        ("/v1/bundles/activation", {"name": "../starter", "who": "jo"}, 404, "none of this name at hand"),
         ("/v1/bundles/activation", {"name": "nothing", "who": "jo"}, 404, "nothing"),
         ("/v1/bundles/activation", {"name": "starter", "who": "jo"}, 409, "no screener is running"),
         ("/v1/bundles/rollback", {"who": "jo"}, 409, "no bundle was ever activated here"),
@@ -355,3 +355,19 @@ def test_what_cannot_be_done_is_refused_with_why(
         answer = http.post(path, json=body, headers={"Authorization": f"Bearer {token}"})
     assert (answer.status_code, said in answer.text) == (status, True), answer.text
     assert str(station.root) not in answer.text
+
+
+def test_dies_that_lie_too_far_apart_make_no_map(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        for x in (0, 2_000_000_000):
+            log.record(frame(), row_of(f"P/L/{x}.tif", f"{x:064d}") | {"wafer": "7", "die_x": x, "die_y": 0})
+    with api_of(station) as http:
+        answer = http.get("/wafers")
+    assert answer.status_code == 200
+    assert "2 dies lie too far apart" in answer.text
+    assert len(answer.text) < 10_000
+
+
+def test_a_style_is_asked_for_each_time(station: Station) -> None:
+    with api_of(station) as http:
+        assert http.get("/static/umbra.css").headers["cache-control"] == "no-cache"

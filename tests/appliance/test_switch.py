@@ -101,6 +101,10 @@ def test_a_bundle_that_is_not_fit_changes_nothing(
     kinds = [row["kind"] for row in VerdictLog(station.database, readonly=True).table("events")]
     assert "bundle.refused" in kinds
     assert reason in " ".join(umbra("bundle", "activate", "other", "--station", station.root, expect=1).stderr.split())
+    assert daemon.stop() == 0
+    again = Daemon(station, api=False)  # it does not begin with what was refused
+    again.wait_ready()
+    assert again.stop() == 0
 
 
 def test_a_bundle_repacked_under_the_same_name_is_not_the_one_to_go_back_to(station: Station, other: str) -> None:

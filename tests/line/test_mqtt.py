@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from appliance.station import Station
 from appliance.verdict import document
 from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
+from tests.appliance.test_cli import umbra
 from tests.line.conftest import NO_BROKER, Broker, free_port, line_state
 
 pytestmark = NO_BROKER
@@ -65,7 +67,9 @@ def host(broker: Broker) -> Iterator[Host]:
 @pytest.fixture
 def running(with_hosts: Callable[[str], Station], broker: Broker) -> Iterator[Daemon]:
     started = Daemon(
-        with_hosts(f'[line.mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\nkeepalive_s = 5\ntimeout_s = 2')
+        with_hosts(
+            f'[line]\nname = "bay 3"\n[line.mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\nkeepalive_s = 5\ntimeout_s = 2'
+        )
     )
     started.wait_ready()
     wait_until(lambda: line_state(started.station, "mqtt").get("connected"), "the broker is told")
@@ -152,7 +156,9 @@ def test_a_broker_that_stalls_or_talks_nonsense_slows_nobody(with_hosts: Callabl
     kept: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", port)) as listener:
         threading.Thread(target=stall, args=(listener,), daemon=True).start()
-        running = Daemon(with_hosts(f'[line.mqtt]\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 1'))
+        running = Daemon(
+            with_hosts(f'[line]\nname = "bay 3"\n[line.mqtt]\nhost = "127.0.0.1"\nport = {port}\ntimeout_s = 1')
+        )
         running.wait_ready()
         wait_until(lambda: len(heard) >= 2, "it tried both")
         began = time.monotonic()
@@ -173,10 +179,48 @@ def test_what_the_broker_refuses_stays_and_is_told(with_hosts: Callable[[str], S
     (folder / "acl").chmod(0o700)
     strict = Broker(folder, f"acl_file {folder / 'acl'}\nuser root")
     strict.start()
-    running = Daemon(with_hosts(f'[line.mqtt]\nhost = "127.0.0.1"\nport = {strict.port}'))
+    running = Daemon(with_hosts(f'[line]\nname = "bay 3"\n[line.mqtt]\nhost = "127.0.0.1"\nport = {strict.port}'))
     running.wait_ready()
     drop(running.station, "a")
     wait_until(lambda: "refuses" in (line_state(running.station, "mqtt").get("error") or ""), "why nothing goes")
     assert line_state(running.station, "mqtt")["behind"] == 1
     assert running.stop() == 0
     strict.stop()
+
+
+def test_a_broker_that_was_away_while_nothing_happened_is_found_again(running: Daemon, broker: Broker) -> None:
+    broker.stop()
+    wait_until(lambda: not line_state(running.station, "mqtt")["connected"], "it is told that the broker is gone")
+    broker.start()
+    wait_until(lambda: line_state(running.station, "mqtt")["connected"], "it is there again")
+    late = Host(broker.port)
+    wait_until(lambda: late.state().get("ready"), "the state, though no frame came")
+    late.close()
+
+
+def test_a_station_that_is_stopped_says_goodbye(running: Daemon, host: Host) -> None:
+    wait_until(lambda: host.state().get("online"), "the state")
+    for number in range(5):
+        drop(running.station, f"f{number}", seed=number)
+    wait_until(host.verdicts, "a verdict")
+    assert running.stop() == 0
+    wait_until(lambda: host.state() == {"online": False}, "the farewell")
+
+
+def test_a_restored_log_is_told_from(running: Daemon, host: Host, tmp_path: Path) -> None:
+    """The line's process lives on beside a screener that is stopped for it, as on an installed station."""
+    station = running.station
+    drop(station, "a", seed=1)
+    wait_until(lambda: len(host.verdicts()) == 1, "a verdict")
+    running.stop()
+    line = subprocess.Popen([sys.executable, "-m", "appliance.cli", "line", "--station", str(station.root)])
+    wait_until(lambda: line_state(station, "mqtt").get("connected"), "the line alone")
+    umbra("backup", str(tmp_path / "backup"), "--station", station.root)
+    umbra("restore", str(tmp_path / "backup"), "--station", station.root, "--again")
+    again = Daemon(station, api=False)
+    drop(station, "b", seed=2)
+    wait_until(lambda: [v["frame"] for v in host.verdicts()] == ["a.tif", "b.tif"], "a verdict of the new log")
+    assert again.stop() == 0
+    line.terminate()
+    assert line.wait(20) == 0
+    running.process = again.process

@@ -145,3 +145,27 @@ def test_boxes_are_taken_undone_and_removed(page: Page) -> None:
     page.keyboard.press("b")
     page.get_by_role("button", name="Remove").click()
     expect(page.locator(".box")).to_have_count(0)
+
+
+def test_enter_on_a_choice_saves_once_and_boxes_that_are_removed_are_gone(page: Page, http: httpx.Client) -> None:
+    page.goto("/label")
+    sign_in(page)
+    page.goto("/label/2")
+    page.get_by_label("Your name").fill("Ada")
+    draw(page)
+    page.get_by_label("Spot").check()
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: "/label/2" not in url)
+    assert len(labels_of(http, 2)) == 1
+    page.goto("/label/2")
+    page.get_by_label("Your name").fill("Bo")
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Save, next").click()
+    page.wait_for_url(lambda url: "/label/2" not in url)
+    page.goto("/label/2")
+    expect(page.locator("#picture")).to_be_visible()
+    expect(page.locator(".box")).to_have_count(0)
+    for label in labels_of(http, 2):
+        http.post(
+            f"/v1/labels/{label['id']}/retraction", json={"who": "x"}, headers={"Authorization": f"Bearer {TOKEN}"}
+        )

@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.page.conftest import TOKEN, Line, Width
 from tests.page.test_labeling import sign_in
@@ -146,6 +146,14 @@ def test_a_bundle_is_activated_and_rolled_back(page: Page, line: Line) -> None:
     hand = page.get_by_role("region", name="Bundles at hand")
     expect(hand.get_by_role("row").filter(has_text="starter@")).to_contain_text("in use")
     page.get_by_label("Your name").first.fill("Ada")
+    page.keyboard.press("Enter")  # no choice of a bundle
+    asked: list[str] = []
+
+    def sure(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    page.on("dialog", sure)
     page.get_by_role("button", name="Activate other").click()
     in_use = page.locator("#in-use dd").first
     expect(in_use).to_contain_text("other@", timeout=60_000)
@@ -156,6 +164,7 @@ def test_a_bundle_is_activated_and_rolled_back(page: Page, line: Line) -> None:
     assert row["bundle"].startswith("other@")
     page.get_by_role("button", name="Go back to the one before").click()
     expect(in_use).to_contain_text("starter@", timeout=60_000)
+    assert len(asked) == 2, "each is asked for once more"
     expect(page.get_by_role("region", name="Active so far")).to_contain_text("Ada")
     line.drop("judged_by_starter", folder="GOOD/L3")  # what is ranked is what the newest bundle measured
 

@@ -14,6 +14,7 @@ def rate_all(page: Page, scores: list[int]) -> list[int]:
     seen = []
     for number, score in enumerate(scores):
         expect(page.get_by_text(f"{number} of {len(scores)} rated")).to_be_visible()
+        page.wait_for_load_state()
         seen.append(int(page.locator("#rate-form").get_attribute("data-frame") or 0))
         page.keyboard.press("+" if score == 10 else str(score))
     expect(page.get_by_text("Thank you.")).to_be_visible()
@@ -43,13 +44,16 @@ def test_two_people_rate_blindly_and_levels_stand_against_them(page: Page, line:
     expect(page.get_by_text("0 of 6 rated")).to_be_visible()
     page.get_by_role("button", name="5", exact=True).click()
     expect(page.get_by_text("1 of 6 rated")).to_be_visible()
+    page.wait_for_load_state()
     page.keyboard.press("u")
     expect(page.locator("#rate-form")).to_have_attribute("data-before", "")
     second = [int(page.locator("#rate-form").get_attribute("data-frame") or 0)]
+    page.wait_for_load_state()
     page.keyboard.press("9")
     expect(page.locator("#rate-form")).to_have_attribute("data-before", str(second[0]))
     for number in range(1, 6):
         expect(page.get_by_text(f"{number} of 6 rated")).to_be_visible()
+        page.wait_for_load_state()
         second.append(int(page.locator("#rate-form").get_attribute("data-frame") or 0))
         page.keyboard.press("1")
     expect(page.get_by_text("Thank you.")).to_be_visible()

@@ -7,6 +7,8 @@ const SMALLEST = 0.01; // of the frame's width: what is drawn smaller is a click
 const bench = {
   drawing: find("#drawing"),
   list: find("#boxes"),
+  prefilled: false, // with the boxes of a label before
+  saving: false,
   boxes: [], // { rect, item, name }: a rectangle in the drawing and its line in the list
 };
 
@@ -69,6 +71,7 @@ function removeBox(box) {
   bench.boxes = bench.boxes.filter((other) => other !== box);
   box.rect.remove();
   box.item.remove();
+  if (!bench.boxes.length && bench.prefilled) find("#empty").checked = true; // else those that were drawn before would hold
   tell();
 }
 
@@ -168,12 +171,15 @@ async function takeBack() {
   location.assign(last.at);
 }
 
-/** Do it, and say what is wrong where it cannot be done. */
+/** Do it once, and say what is wrong where it cannot be done. */
 async function tried(work) {
   const said = find(".said", find("#label-form"));
+  if (bench.saving) return;
+  bench.saving = true;
   try {
     await work();
   } catch (error) {
+    bench.saving = false;
     said.textContent = error.message;
     said.classList.add("wrong");
   }
@@ -191,10 +197,13 @@ const keys = {
 
 document.addEventListener("keydown", (event) => {
   const typing = event.target.matches('input:not([type="radio"]):not([type="checkbox"]), dialog *');
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const choice = document.querySelectorAll('input[name="class"]')[Number(event.key) - 1];
   if (choice) choice.click();
-  else if (event.key === "Enter" && !event.target.matches("button, a")) find("#label-form").requestSubmit();
+  else if (event.key === "Enter" && !event.target.matches("button, a")) {
+    event.preventDefault();
+    find("#label-form").requestSubmit();
+  }
   else if (keys[event.key] && (bench.drawing || !"hbrz".includes(event.key))) keys[event.key]();
 });
 
@@ -208,6 +217,7 @@ document.addEventListener("DOMContentLoaded", () => {
   find("#undo").disabled = !sessionStorage.getItem(LAST);
   if (!bench.drawing) return;
   drawWithPointer();
+  bench.prefilled = bench.list.children.length > 0;
   for (const item of Array.from(bench.list.children)) {
     item.remove();
     addBox(item.dataset.box.split(",").map(Number), item.dataset.class);

@@ -7,8 +7,12 @@ function goTo(again) {
   location.assign(`/rate/${session}?${asked}`);
 }
 
+let sending = false;
+
 async function rate(score) {
   const form = find("#rate-form");
+  if (sending) return;
+  sending = true;
   const { session, frame, rater } = form.dataset;
   localStorage.setItem(NAME, rater);
   try {
@@ -18,6 +22,7 @@ async function rate(score) {
     const said = find(".said", form);
     said.textContent = error.message;
     said.classList.add("wrong");
+    sending = false;
   }
 }
 

@@ -57,6 +57,9 @@ document.addEventListener("submit", async (event) => {
   if (!form.dataset.post) return;
   event.preventDefault();
   const said = find(".said", form);
+  const sure = event.submitter?.dataset.sure;
+  if (form.dataset.sending || (sure && !window.confirm(sure))) return;
+  form.dataset.sending = "yes";
   try {
     const values = valuesOf(form);
     if (event.submitter && event.submitter.name) values[event.submitter.name] = event.submitter.value;
@@ -66,7 +69,13 @@ document.addEventListener("submit", async (event) => {
   } catch (error) {
     said.textContent = error.message;
     said.classList.add("wrong");
+    delete form.dataset.sending;
   }
+});
+
+// Enter in a field is no choice of a bundle.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches("form[data-by-button] input")) event.preventDefault();
 });
 
 document.addEventListener("input", (event) => {
@@ -79,6 +88,7 @@ document.addEventListener("change", (event) => {
 });
 
 document.addEventListener("htmx:sseMessage", () => {
+  find("#newest")?.closest("main").querySelector(".empty")?.remove();
   const rows = document.querySelectorAll("#newest > tr");
   for (const row of Array.from(rows).slice(LONGEST_LIST)) row.remove();
 });
