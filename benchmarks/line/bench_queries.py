@@ -37,14 +37,24 @@ PATHS = (
 
 
 def _read_answer(connection: socket.socket) -> bytes:
-    """Status of a whole answer that has begun to come."""
-    answer = connection.recv(1 << 16)
+    """Status of a whole answer that has begun to come.
+
+    Raises:
+        ConnectionError: the server is gone.
+    """
+
+    def more() -> bytes:
+        if not (part := connection.recv(1 << 16)):
+            raise ConnectionError("the server is gone")
+        return part
+
+    answer = more()
     while b"\r\n\r\n" not in answer:
-        answer += connection.recv(1 << 16)
+        answer += more()
     head, _, body = answer.partition(b"\r\n\r\n")
     missing = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
     while missing > 0:
-        missing -= len(connection.recv(1 << 16))
+        missing -= len(more())
     return head.split(b" ", 2)[1]
 
 
