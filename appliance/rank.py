@@ -16,7 +16,7 @@ from appliance.images import kept_pictures
 from appliance.labels import Label, standing
 from appliance.order import Metric, Wanted
 from appliance.station import Station
-from appliance.verdict import Row, per_pixel
+from appliance.verdict import per_pixel
 from appliance.verdict_log import VerdictLog
 from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
 
@@ -47,7 +47,8 @@ def rank(
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
         chosen = diverse(_described(place, held, order, newest["t"]), wanted.offset + wanted.count)[wanted.offset :]
-    return [_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen]
+    entries = (_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen)
+    return [entry for entry in entries if entry is not None]
 
 
 def _value(held: Columns, metric: Metric, log: VerdictLog) -> NDArray[np.float64]:
@@ -81,8 +82,11 @@ def _described(
         yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8), t)
 
 
-def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any]:
-    row: Row = log.verdict(seq) or {}
+def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any] | None:
+    """A frame of the ranking; None where retention has forgotten its verdict since the columns were made."""
+    row = log.verdict(seq)
+    if row is None:
+        return None
     rois = [{"box": roi["box"], "score": roi["score"]} for roi in json.loads(row["rois"])]
     return {
         "frame_id": row["frame_id"], "frame": row["name"], "product": row["product"], "lot": row["lot"],

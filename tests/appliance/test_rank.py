@@ -153,3 +153,11 @@ def test_the_command_line_and_http_give_the_same(station: Station, log: VerdictL
     assert "d2.tif" in umbra("rank", "--station", station.root).stdout
     umbra("overlay", str(2**63), "--out", out, "--station", station.root, expect=2)
     assert "frame 99: there is none" in umbra("overlay", "99", "--out", out, "--station", station.root, expect=1).stderr
+
+
+def test_frames_that_retention_forgot_are_left_out(station: Station, log: VerdictLog) -> None:
+    before = [entry["frame_id"] for entry in rank(station, log, Wanted(count=10))]
+    log.add_labels([(frame_id, LABEL) for frame_id in before[2:]])  # labeled frames stay
+    log.forget("2999-01-01T00:00:00.000Z", chunk=10)
+    left = [entry["frame_id"] for entry in rank(station, log, Wanted(count=10, labeled=True))]
+    assert left == before[2:]
