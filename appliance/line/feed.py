@@ -13,7 +13,7 @@ from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 
-LOOK_S = 0.02  # how often it looks for commits
+LOOK_S = 0.1  # how often it looks for commits
 STORE_S = 1.0  # how often an acknowledgement is stored: after a crash at most so much is told again
 AT_ONCE = 100
 MOST_COUNTED = 10_000  # of what waits

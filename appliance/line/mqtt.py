@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,7 @@ from appliance.station import Station, is_recent
 from appliance.verdict import Row, document
 
 STATE_S = 0.5
+FAREWELL_S = 2.0
 OFFLINE = json.dumps({"online": False})
 
 
@@ -90,16 +92,20 @@ async def run(station: Station, settings: MqttSettings, feed: Feed, stopping: as
         username=settings.username, password=_password(settings), tls_context=tls, timeout=settings.timeout_s,
         keepalive=settings.keepalive_s, will=aiomqtt.Will(f"{base}/state", OFFLINE, qos=1, retain=True),
     ) as client:  # fmt: skip
-        broker = _Broker(client)
-        telling = asyncio.create_task(_tell(station, broker, base, feed, stopping))
+        telling = asyncio.create_task(_tell(station, _Broker(client), base, feed, stopping))
         lost: Any = client._disconnected  # the one sign of a connection that is lost while nothing is told
-        await asyncio.wait((telling, lost), return_when=asyncio.FIRST_COMPLETED)
-        if not telling.done():
+        try:
+            await asyncio.wait((telling, lost), return_when=asyncio.FIRST_COMPLETED)
+            if not telling.done():
+                raise ConnectionResetError("the broker is gone")
+            await telling
+        finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
-            raise ConnectionResetError("the broker is gone")
-        await telling
-        await broker.publish(f"{base}/state", OFFLINE, retain=True)
+            with suppress(
+                aiomqtt.MqttError
+            ):  # aiomqtt takes its leave whatever happened, and so no last will is published
+                await client.publish(f"{base}/state", OFFLINE, qos=1, retain=True, timeout=FAREWELL_S)
 
 
 async def _tell(station: Station, broker: _Broker, base: str, feed: Feed, stopping: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from appliance.station import Station
 from tests.appliance.running import Daemon, outbox, wait_until
-from tests.appliance.test_outbox import FIELDS
+from tests.line.test_files import FIELDS
 
 
 def umbra(*arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:

@@ -184,6 +184,9 @@ def test_what_the_broker_refuses_stays_and_is_told(with_hosts: Callable[[str], S
     drop(running.station, "a")
     wait_until(lambda: "refuses" in (line_state(running.station, "mqtt").get("error") or ""), "why nothing goes")
     assert line_state(running.station, "mqtt")["behind"] == 1
+    told = Host(strict.port)
+    wait_until(lambda: told.state() == {"online": False}, "the farewell of one that is not told")
+    told.close()
     assert running.stop() == 0
     strict.stop()
 
@@ -195,6 +198,8 @@ def test_a_broker_that_was_away_while_nothing_happened_is_found_again(running: D
     wait_until(lambda: line_state(running.station, "mqtt")["connected"], "it is there again")
     late = Host(broker.port)
     wait_until(lambda: late.state().get("ready"), "the state, though no frame came")
+    assert late.state()["online"] is True
+    assert late.verdicts() == []
     late.close()
 
 

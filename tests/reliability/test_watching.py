@@ -122,7 +122,11 @@ def test_a_writer_that_pauses_in_a_file_of_full_size_is_waited_for(daemon: Daemo
         file.flush()
         drop(station, "after", seed=2)
         wait_until(lambda: "P/L/after.json" in outbox(station), "one that came after it is judged")
-        time.sleep(4 * station.settings.watch.settle_s)
+        rest = 4 * station.settings.watch.settle_s
+        wait_until(
+            lambda: time.time() - (lot / "slow.tif").stat().st_mtime > rest, "it rested longer than a whole file must"
+        )
+        assert "P/L/slow.json" not in outbox(station)
         file.seek(len(whole) // 2)
         file.write(whole[len(whole) // 2 :])
     wait_until((station.done / "P/L/slow.tif").exists, "put away")
