@@ -102,9 +102,8 @@ async def run(station: Station, settings: MqttSettings, feed: Feed, stopping: as
         finally:
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
-            with suppress(
-                aiomqtt.MqttError
-            ):  # aiomqtt takes its leave whatever happened, and so no last will is published
+            # aiomqtt takes its leave cleanly whatever happened, and then the broker publishes no last will
+            with suppress(aiomqtt.MqttError):
                 await client.publish(f"{base}/state", OFFLINE, qos=1, retain=True, timeout=FAREWELL_S)
 
 
