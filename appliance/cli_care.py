@@ -1,8 +1,9 @@
-"""`umbra retain`, `backup`, `restore`: what keeps a station going for years."""
+"""`umbra pause`, `resume`, `retain`, `backup`, `restore`: what keeps a station going for years."""
 
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,36 @@ from appliance.parts import Part
 from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk, wide_console
 
 care_app = typer.Typer()
+WhoOption = Annotated[str, typer.Option(help="Who says so.")]
+_USER = os.environ.get("USER", "unknown")
+
+
+@care_app.command(epilog="Example: umbra pause --why 'new light source' --station /srv/umbra")
+def pause(
+    why: Annotated[str | None, typer.Option(help="Why; shown wherever the station is said to be not ready.")] = None,
+    who: WhoOption = _USER,
+    station: StationOption = DEFAULT_STATION,
+) -> None:
+    """Screen no further frame until `umbra resume`, restarts included; frames that are dropped wait in the inbox."""
+    from appliance import pause as pauses
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        pauses.pause(log, who=who, why=why)
+    say(f"{station}: paused")
+
+
+@care_app.command(epilog="Example: umbra resume --station /srv/umbra")
+def resume(who: WhoOption = _USER, station: StationOption = DEFAULT_STATION) -> None:
+    """End a pause, whoever asked for it: a person, or a host on the line."""
+    from appliance import pause as pauses
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        pauses.resume(log, who=who)
+    say(f"{station}: screening goes on")
 
 
 @care_app.command(epilog="Example: umbra retain --station /srv/umbra")

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -22,6 +22,7 @@ from appliance.frame import Frame
 from appliance.journal import Journal
 from appliance.line.files import is_full
 from appliance.notify import notify
+from appliance.pause import Pause, find_pause
 from appliance.pipeline import Line
 from appliance.sandbox import Sandbox
 from appliance.station import Station
@@ -90,6 +91,7 @@ class Screener:
     _next_heartbeat: float = 0.0
     _late: Future[Frame] | None = None  # waited for in vain: others need not wait for it once more
     _inbox_present: bool = True
+    _pause: Pause | None = None
     _closed: dict[str, str] = field(default_factory=dict)
     _cursor: int = 0
     _sizes: deque[int] = field(default_factory=lambda: deque([1], maxlen=64))  # bytes of the last frames' samples
@@ -102,6 +104,7 @@ class Screener:
         self._journal = Journal(self.log)
         self._disk = DiskGate(self.station, self._journal)
         self._golden = GoldenWatch(self.station, self._journal)
+        self._pause = find_pause(self.log)
         self.line = replace(self.line, in_hand=self._in_hand)
         for event in self.log.events(events.SUSPECT):
             self._suspects[event["detail"]["path"], event["detail"]["sha256"]] += 1
@@ -120,7 +123,9 @@ class Screener:
             while not self.stop.asked:
                 try:
                     self._heartbeat()
-                    if not self._disk.closed and self._golden.reason is None:
+                    if self._pause is not None:
+                        self._ready.extend(self._watcher.poll(busy=True))  # the backlog is told
+                    elif not self._disk.closed and self._golden.reason is None:
                         self._step()
                         continue
                 except NotNowError as error:
@@ -333,6 +338,7 @@ class Screener:
         self._disk.look(idle=not self._watcher.waiting)
         self._follow_activation()
         self._golden.look(self.line.inspector)
+        self._pause = find_pause(self.log)
         if (present := self._watcher.present) != self._inbox_present:
             self._inbox_present = present
             self._journal.note(
@@ -367,7 +373,9 @@ class Screener:
         """What the screener is doing, as state.json holds it."""
         gone = None if self._inbox_present else f"inbox {self.station.inbox} is not there"
         closed = [f"inbox/{folder}: cannot be listed: {reason}" for folder, reason in self._closed.items()]
-        reasons = [reason for reason in (self._disk.reason, self._golden.reason, gone, *closed) if reason is not None]
+        paused = None if self._pause is None else str(self._pause)
+        found = (paused, self._disk.reason, self._golden.reason, gone, *closed)
+        reasons = [reason for reason in found if reason is not None]
         recent = [t for t in self._rate if time.monotonic() - t < 60]
         span = time.monotonic() - recent[0] if len(recent) > 1 else 0.0
         return {
@@ -377,7 +385,7 @@ class Screener:
             "decoders_died": self._sandbox.died, "events_lost": self._watcher.events_lost,
             "watching": "events" if self._watcher.listening else "polling", "golden": self._golden.told,
             "frames_per_s": round(len(recent) / span, 3) if span else 0.0,
-            "activation": self.switch.state() if self.switch else None,
+            "activation": self.switch.state() if self.switch else None, "paused": asdict(self._pause) if self._pause else None,
         }  # fmt: skip
 
     def _shut_down(self) -> None:

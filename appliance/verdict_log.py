@@ -300,9 +300,11 @@ class VerdictLog(LogFile):
         rows = self.select("SELECT * FROM events WHERE kind = ? ORDER BY id", (kind,))
         return [row | {"detail": json.loads(row["detail"])} for row in rows]
 
-    def newest_event(self, kind: str) -> Row | None:
-        """The newest event of a kind, its detail read."""
-        rows = self.select("SELECT * FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1", (kind,))
+    def newest_event(self, *kinds: str) -> Row | None:
+        """The newest event of these kinds, its detail read."""
+        some = ", ".join("?" * len(kinds))
+        sql = f"SELECT * FROM events WHERE id = (SELECT MAX(id) FROM events WHERE kind IN ({some}))"  # noqa: S608
+        rows = self.select(sql, kinds)
         return rows[0] | {"detail": json.loads(rows[0]["detail"])} if rows else None
 
     def table(self, name: str, *, limit: int = 1000) -> list[Row]:

@@ -75,7 +75,7 @@ def status_of(station: Station, readers: Readers) -> dict[str, Any]:
         "ready": not reasons, "reasons": reasons, "station": station.root.name, "free_bytes": station.free_bytes(),
         **{key: (state or {}).get(key) for key in (
             "at", "started_at", "bundle", "engine", "backlog", "frames_per_s", "watching", "events_lost", "decoders_died",
-            "golden")},
+            "golden", "paused")},
         "counts": counts, "last_seq": newest, "hosts": station.hosts(),
     }  # fmt: skip
 

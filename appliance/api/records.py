@@ -1,4 +1,4 @@
-"""/v1/specs, /v1/labels and /v1/bundles: limits and labels may be written, with the token."""
+"""/v1/specs, /v1/labels, /v1/pause and /v1/resume: what people say of limits and frames, and that screening is to wait."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from appliance import pause as pauses
 from appliance.api.access import ReadLog, StationOf, may_write, open_to_write, unprocessable
 from appliance.frame import checked_text
 from appliance.labels import Label, LabelError, checked, fields_of
@@ -127,3 +128,25 @@ def retract_label(station: StationOf, label_id: int, new: Who) -> dict[str, int]
         if not (0 < label_id <= LARGEST_SEQ and log.retract_label(label_id, who=new.who)):
             raise HTTPException(404, f"label {label_id}: there is none")
     return {"id": label_id}
+
+
+class NewPause(Who):
+    """Why screening is to wait."""
+
+    why: Note | None = None
+
+
+@router.post("/pause", status_code=201, dependencies=[Depends(may_write)], responses=GUARDED)
+def pause(station: StationOf, new: NewPause) -> pauses.Pause | None:
+    """Screen no further frame until resumed, restarts included; frames that are dropped wait in the inbox."""
+    with closing(open_to_write(station)) as log:
+        pauses.pause(log, who=new.who, why=new.why)
+        return pauses.find_pause(log)
+
+
+@router.post("/resume", status_code=201, dependencies=[Depends(may_write)], responses=GUARDED)
+def resume(station: StationOf, new: Who) -> pauses.Pause | None:
+    """End a pause, whoever asked for it; null."""
+    with closing(open_to_write(station)) as log:
+        pauses.resume(log, who=new.who)
+        return pauses.find_pause(log)

@@ -15,6 +15,7 @@ from appliance.api.filters import Following, asked_as
 from appliance.api.following import follow, rows_of
 from appliance.api.health import status_of
 from appliance.page.shell import page, text
+from appliance.pause import find_pause
 from appliance.verdict import Row
 
 NEWEST = 20
@@ -25,11 +26,12 @@ router = APIRouter(include_in_schema=False)
 async def station(request: Request, place: StationOf, readers: ReadersOf) -> HTMLResponse:
     """Readiness, rate, backlog and the newest verdicts."""
     now = status_of(place, readers)
-    newest = []
+    newest, paused = [], None
     if now["last_seq"] is not None:
         with open_log(readers) as log:
-            newest = log.verdicts(limit=NEWEST, newest=True)
-    return page(request, "station.html", now=now, rows=newest, last=now["last_seq"])
+            newest, paused = log.verdicts(limit=NEWEST, newest=True), find_pause(log)
+    can_write = place.settings.api.token_sha256 is not None
+    return page(request, "station.html", now=now, rows=newest, last=now["last_seq"], paused=paused, can_write=can_write)
 
 
 @router.get("/page/state", response_class=HTMLResponse)

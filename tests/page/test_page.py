@@ -140,6 +140,21 @@ def test_a_limit_is_set_by_who_has_the_token(page: Page, line: Line) -> None:
     assert (newest["product"], newest["spec"], newest["who"]) == ("GOOD", 0.4, "Ada")
 
 
+def test_screening_is_paused_and_goes_on(page: Page, line: Line) -> None:
+    page.goto("/")
+    sign_in(page)
+    page.get_by_text("Pause screening").click()
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_label("Why", exact=True).fill("new light source")
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator("#state")).to_contain_text("paused by Ada: new light source")
+    page.get_by_text("Screening is paused").click()
+    page.get_by_role("button", name="Go on", exact=True).click()
+    line.drop("after_the_pause", folder="GOOD/L4")
+    expect(page.get_by_role("row").filter(has_text="after_the_pause").first).to_be_visible()
+    expect(page.locator("#state .ready")).to_be_visible()
+
+
 def test_a_bundle_is_activated_and_rolled_back(page: Page, line: Line) -> None:
     page.goto("/bundles")
     sign_in(page)

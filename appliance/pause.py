@@ -1,0 +1,45 @@
+"""Screening on hold: who asked for it and why stands in the log, so that it holds over a restart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from appliance import log as events
+from appliance.verdict_log import VerdictLog
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause that nobody ended yet.
+
+    Attributes:
+        who: asked for it.
+        why: in their words.
+        at: since when.
+    """
+
+    who: str
+    why: str | None
+    at: str
+
+    def __str__(self) -> str:
+        """In words, as a reason why the station is not ready."""
+        return f"paused by {self.who}" + (f": {self.why}" if self.why else "")
+
+
+def pause(log: VerdictLog, *, who: str, why: str | None = None) -> None:
+    """Ask that no further frame is screened; frames that are dropped wait in the inbox."""
+    log.add_event(events.PAUSED, who=who, why=why)
+
+
+def resume(log: VerdictLog, *, who: str) -> None:
+    """Ask that frames are screened again."""
+    log.add_event(events.RESUMED, who=who)
+
+
+def find_pause(log: VerdictLog) -> Pause | None:
+    """The pause that was asked for and not ended; None where frames are to be screened."""
+    newest = log.newest_event(events.PAUSED, events.RESUMED)
+    if newest is None or newest["kind"] == events.RESUMED:
+        return None
+    return Pause(who=newest["detail"]["who"], why=newest["detail"].get("why"), at=newest["at"])
