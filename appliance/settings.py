@@ -144,6 +144,22 @@ class MqttSettings(_Section):
     timeout_s: float = Field(10.0, gt=0, le=600, description="longest wait for an answer")
 
 
+class SecsGemSettings(_Section):
+    """A SECS/GEM host that connects to this station over HSMS."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(5000, ge=1, le=65535, description="TCP port")
+    device_id: int = Field(0, ge=0, le=32767, description="of this station")
+    control: Literal["local", "remote"] = Field(
+        "local", description="remote: the host may start, stop and set limits; local: it only reads"
+    )
+    t3_s: float = Field(45.0, ge=1, le=120, description="T3, longest wait for an answer")
+    t6_s: float = Field(5.0, ge=1, le=240, description="T6, longest wait for an answer of HSMS itself")
+    t7_s: float = Field(10.0, ge=1, le=240, description="T7, longest time without a selected session")
+    t8_s: float = Field(5.0, ge=1, le=120, description="T8, longest pause within a message")
+    linktest_s: float = Field(30.0, ge=1, le=3600, description="between two looks whether the host is there")
+
+
 class FilesSettings(_Section):
     """Verdict files in the outbox."""
 
@@ -161,11 +177,12 @@ class LineSettings(_Section):
     )
     files: FilesSettings = FilesSettings()
     mqtt: MqttSettings | None = None
+    secs_gem: SecsGemSettings | None = None
 
     @property
     def has_hosts(self) -> bool:
         """Whether the process is wanted that tells them."""
-        return self.mqtt is not None
+        return self.mqtt is not None or self.secs_gem is not None
 
 
 class DiskSettings(_Section):

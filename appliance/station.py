@@ -17,7 +17,7 @@ from typing import Any
 from appliance.errors import RefusedError, StationBusyError
 from appliance.mounts import is_mount
 from appliance.settings import Settings, read_settings
-from engines import Bundle, EngineChoice, bundle
+from engines import Bundle, BundleError, EngineChoice, bundle
 
 STATE_FILE = "state.json"
 LINE_FILE = "line.json"
@@ -114,6 +114,13 @@ class Station:
         """
         return bundle.load(bundle.find(name or active or self.settings.engine.bundle, self.bundles))
 
+    def own_limit(self, active: str | None) -> float:
+        """The limit of the active bundle: what holds where nobody set one."""
+        try:
+            return self.load_bundle(active=active).spec
+        except BundleError:
+            return 0.5
+
     def active_bundle(self) -> str | None:
         """The bundle activated last, as the log names it; None where none ever was."""
         from appliance.verdict_log import VerdictLog
@@ -162,6 +169,11 @@ class Station:
     def read_state(self) -> dict[str, Any] | None:
         """What the screener last published; None where it never did."""
         return self._read(STATE_FILE)
+
+    def recent_state(self) -> dict[str, Any] | None:
+        """What the screener said just now; None where it says nothing."""
+        state = self.read_state()
+        return state if state is not None and is_recent(state) else None
 
     @property
     def line_name(self) -> str:

@@ -51,6 +51,16 @@ class Feed:
                 return rows
             await asyncio.sleep(LOOK_S)
 
+    async def first(self) -> Row | None:
+        """The first verdict that waits."""
+        rows = await self._in_thread(lambda: self._some(1))
+        return rows[0] if rows else None
+
+    async def skip(self) -> None:
+        """Let go of all that waits: the host wants none of it."""
+        self.cursor = max(self.cursor, await self._in_thread(self._log.last_seq))
+        await self._in_thread(self._store)
+
     async def acknowledge(self, seq: int) -> None:
         """The host has this verdict, and all before it."""
         self.cursor = max(self.cursor, seq)
@@ -97,10 +107,13 @@ class Feed:
         newest = self._log.last_seq()
         if newest == self._looked:
             return []
-        rows = self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self.cursor,), limit=AT_ONCE)
+        rows = self._some(AT_ONCE)
         if not rows:
             self._looked = newest
         return rows
+
+    def _some(self, most: int) -> list[Row]:
+        return self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self.cursor,), limit=most)
 
     def _store(self) -> None:
         """Remember the cursor beyond this process; what the disk does not take now is stored the next time."""

@@ -40,6 +40,9 @@ def ports_of(station: Station) -> dict[str, Port]:
     if (mqtt_settings := station.settings.line.mqtt) is not None:
         mqtt = _protocol("mqtt")
         ports["mqtt"] = lambda feed, stopping: mqtt.run(station, mqtt_settings, feed, stopping)
+    if (secs_settings := station.settings.line.secs_gem) is not None:
+        secs_gem = _protocol("secs_gem")
+        ports["secs_gem"] = lambda feed, stopping: secs_gem.run(station, secs_settings, feed, stopping)
     return ports
 
 

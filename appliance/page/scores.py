@@ -12,7 +12,6 @@ from appliance.page.shell import page
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from appliance.whatif import what_if
-from engines import BundleError
 
 BINS = 50
 router = APIRouter(include_in_schema=False)
@@ -36,7 +35,7 @@ def scores(request: Request, station: StationOf, log: ReadLog, product: Name = N
     """Yield of each lot, the histogram of scores, and a limit to move."""
     lots = log.select(_YIELD)
     product, lot = product or None, lot or None
-    spec = log.spec_for(product or "", _shipped(station, log))
+    spec = log.spec_for(product or "", station.own_limit(log.active_bundle()))
     return page(
         request, "scores.html", lots=lots, products=sorted({row["product"] for row in lots}),
         **_under(station, log, spec, product=product, lot=lot),
@@ -50,14 +49,6 @@ def limit(
 ) -> HTMLResponse:  # fmt: skip
     """The histogram under another limit, and what it would have done."""
     return page(request, "limit.html", **_under(station, log, spec, product=product or None, lot=lot or None))
-
-
-def _shipped(station: Station, log: VerdictLog) -> float:
-    """The limit of the active bundle: what holds where nobody set one."""
-    try:
-        return station.load_bundle(active=log.active_bundle()).spec
-    except BundleError:
-        return 0.5
 
 
 def _under(station: Station, log: VerdictLog, spec: float, *, product: str | None, lot: str | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def with_hosts(tmp_path: Path) -> Callable[[str], Station]:
         root = tmp_path / "bay 3"
         root.mkdir()
         (root / "umbra.toml").write_text(
-            f"[watch]\nrescan_s = 0.1\nsettle_s = 0.1\n[api]\nport = 0\n[disk]\nlow_bytes = 0\n{settings}\n"
+            f"[watch]\nrescan_s = 0.1\nsettle_s = 0.1\nincomplete_s = 1\n[api]\nport = 0\n[disk]\nlow_bytes = 0\n{settings}\n"
         )
         return Station.open(root, create=True)
 
