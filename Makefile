@@ -33,7 +33,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml $(NATIVE)
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(PIP) torch==2.13.0 $$($(BIN)/python -c $(NVCC))
-	$(PIP) --no-build-isolation --editable '.[train,photographs,mqtt,secs-gem,dev]'
+	$(PIP) --no-build-isolation --editable '.[train,photographs,mqtt,secs-gem,opcua,dev]'
 	$(PIP) --no-deps $(TENSORRT)
 	@touch $@
 

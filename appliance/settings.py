@@ -160,6 +160,29 @@ class SecsGemSettings(_Section):
     linktest_s: float = Field(30.0, ge=1, le=3600, description="between two looks whether the host is there")
 
 
+class OpcUaSettings(_Section):
+    """OPC UA hosts that connect to this station."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(4840, ge=1, le=65535, description="TCP port")
+    application_uri: str = Field("urn:umbra:station", pattern=r"^urn:\S+$", description="as the certificate has it")
+    username: str | None = Field(None, description="who may connect; none: anybody")
+    password_file: Path | None = Field(None, description="file that holds the password, readable by the station alone")
+    certificate: Path | None = Field(None, description="of this server, PEM or DER; with it everything is encrypted")
+    private_key: Path | None = Field(None, description="of the certificate, PEM")
+    again_s: float = Field(10.0, ge=0.1, le=600, description="what is not acknowledged for this long is told again")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> OpcUaSettings:
+        if (self.username is None) != (self.password_file is None):
+            raise ValueError("username and password_file: wanted both or none")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key: wanted both or none")
+        if self.username is not None and self.certificate is None:
+            raise ValueError("username: wants certificate and private_key, or the password is sent in the clear")
+        return self
+
+
 class FilesSettings(_Section):
     """Verdict files in the outbox."""
 
@@ -178,11 +201,12 @@ class LineSettings(_Section):
     files: FilesSettings = FilesSettings()
     mqtt: MqttSettings | None = None
     secs_gem: SecsGemSettings | None = None
+    opcua: OpcUaSettings | None = None
 
     @property
     def has_hosts(self) -> bool:
         """Whether the process is wanted that tells them."""
-        return self.mqtt is not None or self.secs_gem is not None
+        return any(one is not None for one in (self.mqtt, self.secs_gem, self.opcua))
 
 
 class DiskSettings(_Section):

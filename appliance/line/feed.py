@@ -42,18 +42,23 @@ class Feed:
         self._store_at = 0.0
         self._open()
 
-    async def rows(self, *, within_s: float) -> list[Row]:
-        """The next verdicts after the cursor, oldest first; none where none came within the time."""
+    async def rows(self, *, within_s: float, after: int | None = None) -> list[Row]:
+        """The next verdicts after the cursor, or after this number, oldest first; none where none came within the time."""
         end = time.monotonic() + within_s
         while True:
-            rows = await self._in_thread(self._read)
+            rows = await self._in_thread(lambda: self._read(after))
             if rows or time.monotonic() >= end:
                 return rows
             await asyncio.sleep(LOOK_S)
 
     async def first(self) -> Row | None:
         """The first verdict that waits."""
-        rows = await self._in_thread(lambda: self._some(1))
+        rows = await self._in_thread(lambda: self._some(self.cursor, 1))
+        return rows[0] if rows else None
+
+    async def newest(self) -> Row | None:
+        """The newest verdict on a frame of the inbox, whether it waits or not."""
+        rows = await self._in_thread(lambda: self._log.verdicts("v.origin = 'inbox'", limit=1, newest=True))
         return rows[0] if rows else None
 
     async def skip(self) -> None:
@@ -96,24 +101,24 @@ class Feed:
         self._identity = found.st_dev, found.st_ino
         self._stored = self._log.find_cursor(self._key)
         self.cursor = self._log.last_seq() if self._stored is None else self._stored
-        self._looked = -1  # up to this number there was nothing beyond the cursor
+        self._looked = -1, -1  # after the first number nothing came up to the second
         self._store()
 
-    def _read(self) -> list[Row]:
+    def _read(self, after: int | None) -> list[Row]:
         found = self._path.stat()
         if (found.st_dev, found.st_ino) != self._identity:  # restored: another log stands there now
             self._log.close()
             self._open()
-        newest = self._log.last_seq()
-        if newest == self._looked:
+        start, newest = self.cursor if after is None else after, self._log.last_seq()
+        if (start, newest) == self._looked:
             return []
-        rows = self._some(AT_ONCE)
+        rows = self._some(start, AT_ONCE)
         if not rows:
-            self._looked = newest
+            self._looked = start, newest
         return rows
 
-    def _some(self, most: int) -> list[Row]:
-        return self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (self.cursor,), limit=most)
+    def _some(self, after: int, most: int) -> list[Row]:
+        return self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (after,), limit=most)
 
     def _store(self) -> None:
         """Remember the cursor beyond this process; what the disk does not take now is stored the next time."""

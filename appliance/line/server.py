@@ -43,6 +43,9 @@ def ports_of(station: Station) -> dict[str, Port]:
     if (secs_settings := station.settings.line.secs_gem) is not None:
         secs_gem = _protocol("secs_gem")
         ports["secs_gem"] = lambda feed, stopping: secs_gem.run(station, secs_settings, feed, stopping)
+    if (opcua_settings := station.settings.line.opcua) is not None:
+        opcua = _protocol("opcua")
+        ports["opcua"] = lambda feed, stopping: opcua.run(station, opcua_settings, feed, stopping)
     return ports
 
 

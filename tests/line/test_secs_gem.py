@@ -15,15 +15,15 @@ import secsgem.gem
 import secsgem.hsms
 from secsgem.secs import variables
 
-from appliance.line.gem.variables import CONFIG_SPOOL, DATA, LIMIT, MAX_SPOOL_TRANSMIT, STATUS, VERDICT
+from appliance.line.gem.variables import CONFIG_SPOOL, DATA, LIMIT, MAX_SPOOL_TRANSMIT, SPOOL, STATUS, VERDICT
 from appliance.station import Station
 from appliance.verdict import document
 from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.line.conftest import free_port, line_state
 
-NAMES = [variable.name for variable in DATA.values()]
-SVID = {variable.name: number for number, variable in STATUS.items()}
+NAMES = [variable.field.name for variable in DATA.values()]
+SVID = {variable.field.name: number for number, variable in (STATUS | SPOOL).items()}
 
 
 class Host(secsgem.gem.GemHostHandler):
@@ -163,7 +163,7 @@ def test_the_host_defines_reports_which_survive_both_processes(
 def test_names_and_values_of_state_and_limits(running: Daemon, port: int, connect: Callable[..., Host]) -> None:
     host = connect(port)
     assert {told["SVID"]: told["SVNAME"] for told in host.ask(1, 11, [])}.items() >= {
-        (n, v.name) for n, v in STATUS.items()
+        (n, v.field.name) for n, v in (STATUS | SPOOL).items()
     }
     assert [told["DVVALNAME"] for told in host.ask(1, 21, [])] == NAMES
     events = {told["CEID"]: told for told in host.ask(1, 23, [])}

@@ -20,6 +20,7 @@ from appliance import log as events
 from appliance import pause
 from appliance.errors import ApplianceError
 from appliance.line.feed import Feed
+from appliance.line.fields import SILENT
 from appliance.line.gem import hsms
 from appliance.line.gem.variables import (
     ALARM,
@@ -31,6 +32,7 @@ from appliance.line.gem.variables import (
     MAX_SPOOL_TRANSMIT,
     NOT_READY,
     READY,
+    SPOOL,
     SPOOL_ACTIVATED,
     SPOOL_DEACTIVATED,
     STATUS,
@@ -181,10 +183,11 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         gem = secsgem.gem
         for number, name in EVENTS.items():
             self.collection_events[number] = gem.CollectionEvent(number, name, list(DATA) if number == VERDICT else [])
-        for number, variable in STATUS.items():
-            self.status_variables[number] = gem.StatusVariable(number, variable.name, variable.unit, variable.type)
+        for number, variable in (STATUS | SPOOL).items():
+            one = variable.field
+            self.status_variables[number] = gem.StatusVariable(number, one.name, one.unit, variable.type)
         for number, variable in DATA.items():
-            self.data_values[number] = gem.DataValue(number, variable.name, variable.type)
+            self.data_values[number] = gem.DataValue(number, variable.field.name, variable.type)
         for number, name, most in ((CONFIG_SPOOL, "ConfigSpool", 1), (MAX_SPOOL_TRANSMIT, "MaxSpoolTransmit", 10**9)):
             self.equipment_constants[number] = gem.EquipmentConstant(number, name, 0, most, 0, "", Large)
         self.alarms[ALARM] = gem.Alarm(ALARM, "NotReady", "the station is not ready: see NotReadyReasons",
@@ -252,7 +255,7 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         asked = [_plain(one) for one in self.settings.streams_functions.decode(message)] or list(DATA)
         found = [(number, DATA.get(number)) for number in asked]
         return self.stream_function(1, 22)(
-            [{"VID": n, "DVVALNAME": v.name if v else "", "UNITS": v.unit if v else ""} for n, v in found]
+            [{"VID": n, "DVVALNAME": v.field.name if v else "", "UNITS": v.field.unit if v else ""} for n, v in found]
         )
 
     def _on_s01f23(self, _handler: Any, message: Message) -> Any:
@@ -275,15 +278,14 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
     def on_sv_value_request(self, svid: Any, status_variable: Any) -> Any:
         """Read a status variable: from what the screener last said, or of the spool."""
         del svid
-        variable = STATUS[status_variable.svid]
-        if not variable.name.startswith("Spool"):
-            return variable.value(self._station.recent_state())
+        if status_variable.svid in STATUS:
+            return STATUS[status_variable.svid].value(self._station.recent_state() or SILENT)
         told = {"active": self._spool.active, "actual": 0, "total": 0, "since": None}
         if self._spool.active:
             waiting = self._ask(self._feed.state())["behind"]
             first = self._ask(self._feed.first())
             told |= {"actual": waiting, "total": waiting + self._spool.sent, "since": first and first["decided_at"]}
-        return variable.value({"spool": told})
+        return SPOOL[status_variable.svid].value(told)
 
     def on_dv_value_request(self, data_value_id: Any, data_value: Any) -> Any:
         """Read a data variable: of the verdict that is reported, else of the last one that was."""

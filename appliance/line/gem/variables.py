@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,8 +11,13 @@ from typing import Any
 
 from secsgem.secs import variables
 
+from appliance.line.fields import STATE_FIELDS, VERDICT_FIELDS, Field, Kind
+
 Id = int | str  # SECS-II numbers things or names them
-Text, Real, Whole, Large, Flag = variables.String, variables.F8, variables.I4, variables.U8, variables.Boolean
+Text, Real, Large = variables.String, variables.F8, variables.U8
+_TYPES = {
+    Kind.TEXT: Text, Kind.REAL: Real, Kind.WHOLE: variables.I4, Kind.LARGE: Large, Kind.FLAG: variables.Boolean
+}  # fmt: skip
 
 VERDICT, READY, NOT_READY, SPOOL_ACTIVATED, SPOOL_DEACTIVATED = 5001, 5002, 5003, 5004, 5005
 EVENTS = {
@@ -28,19 +33,16 @@ class Variable:
     """A status or data variable.
 
     Attributes:
-        name, unit: as S1F11 and S1F21 tell them.
+        field: what it tells.
         type: of its value, an item of SECS-II.
-        read: from a verdict's document, or the station's state.
     """
 
-    name: str
+    field: Field
     type: Any
-    read: Callable[[dict[str, Any]], Any]
-    unit: str = ""
 
     def value(self, source: dict[str, Any] | None) -> Any:
         """The item; what is null has no elements, and is never 0."""
-        found = None if source is None else self.read(source)
+        found = None if source is None else self.field.read(source)
         if self.type is Text:
             return Text("" if found is None else as_ascii(str(found)))
         return self.type([] if found is None else found)
@@ -51,59 +53,19 @@ def as_ascii(text: str) -> str:
     return text.encode("ascii", "backslashreplace").decode()
 
 
-def _inside(*path: str) -> Callable[[dict[str, Any]], Any]:
-    """Reads a field of a document; None where a part of the way is null."""
-
-    def read(document: dict[str, Any]) -> Any:
-        found: Any = document
-        for key in path:
-            found = None if found is None else found[key]
-        return found
-
-    return read
+def _numbered(first: int, fields: Iterable[Field]) -> dict[int, Variable]:
+    return {number: Variable(one, _TYPES[one.kind]) for number, one in enumerate(fields, first)}
 
 
-DATA = {
-    4001: Variable("Seq", Large, _inside("seq")),
-    4002: Variable("Frame", Text, _inside("frame")),
-    4003: Variable("Sha256", Text, _inside("sha256")),
-    4004: Variable("Product", Text, _inside("product")),
-    4005: Variable("Lot", Text, _inside("lot")),
-    4006: Variable("Wafer", Text, _inside("wafer")),
-    4007: Variable("DieX", Whole, lambda told: told["die"] and told["die"][0]),
-    4008: Variable("DieY", Whole, lambda told: told["die"] and told["die"][1]),
-    4009: Variable("Verdict", Text, _inside("verdict")),
-    4010: Variable("HardBin", Whole, _inside("bin", "hard")),
-    4011: Variable("SoftBin", Text, _inside("bin", "soft")),
-    4012: Variable("Reason", Text, _inside("reason")),
-    4013: Variable("Class", Text, _inside("class")),
-    4014: Variable("PNotGood", Real, _inside("p_ng")),
-    4015: Variable("Level", Real, _inside("level")),
-    4016: Variable("Score", Real, _inside("score")),
-    4017: Variable("Limit", Real, _inside("spec")),
-    4018: Variable("UnseenMThresh", Real, _inside("unseen", "m_thresh")),
-    4019: Variable("UnseenMAlpha", Real, _inside("unseen", "m_alpha")),
-    4020: Variable("UnseenRegions", Whole, _inside("unseen", "rois")),
-    4021: Variable("NoiseMedian", Real, _inside("noise", "median"), "DN"),
-    4022: Variable("NoiseSigma", Real, _inside("noise", "sigma"), "DN"),
-    4023: Variable("Bundle", Text, _inside("bundle")),
-    4024: Variable("Engine", Text, _inside("engine")),
-    4025: Variable("DecidedAt", Text, _inside("decided_at")),
-}
-STATUS = {
-    2001: Variable("Ready", Flag, lambda state: bool(state.get("ready"))),
-    2002: Variable("NotReadyReasons", Text, lambda state: "; ".join(state.get("reasons") or ())),
-    2003: Variable("Paused", Flag, lambda state: bool(state.get("paused"))),
-    2004: Variable("Backlog", Large, _inside("backlog"), "frames"),
-    2005: Variable("Rate", Real, _inside("frames_per_s"), "frames/s"),
-    2006: Variable("LastSeq", Large, _inside("last_seq")),
-    2007: Variable("ActiveBundle", Text, _inside("bundle")),
-    2008: Variable("ActiveEngine", Text, _inside("engine")),
-    2009: Variable("SpoolActive", Flag, _inside("spool", "active")),
-    2010: Variable("SpoolCountActual", Large, _inside("spool", "actual"), "messages"),
-    2011: Variable("SpoolCountTotal", Large, _inside("spool", "total"), "messages"),
-    2012: Variable("SpoolStartTime", Text, _inside("spool", "since")),
-}
+_SPOOL = (
+    Field("SpoolActive", Kind.FLAG, lambda spool: spool["active"]),
+    Field("SpoolCountActual", Kind.LARGE, lambda spool: spool["actual"], "messages"),
+    Field("SpoolCountTotal", Kind.LARGE, lambda spool: spool["total"], "messages"),
+    Field("SpoolStartTime", Kind.TEXT, lambda spool: spool["since"]),
+)
+DATA = _numbered(4001, VERDICT_FIELDS)
+STATUS = _numbered(2001, STATE_FIELDS)
+SPOOL = _numbered(2001 + len(STATE_FIELDS), _SPOOL)
 FILE = "secs_gem.json"  # GEM has definitions survive a restart
 CONFIG_SPOOL, MAX_SPOOL_TRANSMIT, LIMIT = 3001, 3002, 3003
 
