@@ -18,6 +18,7 @@ from appliance.cli_bundle import bundle_app, engines_app
 from appliance.cli_care import care_app
 from appliance.cli_labels import labels_app
 from appliance.cli_loop import loop_app
+from appliance.cli_lot import lot_app
 from appliance.cli_rank import rank_app
 from appliance.cli_report import report_app
 from appliance.cli_spec import spec_app
@@ -49,6 +50,7 @@ app.add_typer(engines_app, name="engines")
 app.add_typer(spec_app, name="spec")
 app.add_typer(labels_app, name="labels")
 app.add_typer(loop_app, name="loop")
+app.add_typer(lot_app, name="lot")
 app.add_typer(report_app, name="report")
 app.add_typer(training_app)
 app.add_typer(rank_app)

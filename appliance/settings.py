@@ -189,6 +189,12 @@ class FilesSettings(_Section):
     done: bool = Field(False, description="beside each verdict file, once it is whole, <name>.done with its number")
 
 
+class LotSettings(_Section):
+    """Files of whole lots."""
+
+    rest_s: float = Field(600.0, ge=0, le=604800, description="a lot is written when nothing came to it for this long")
+
+
 class LineSettings(_Section):
     """Hosts on the line that are told of verdicts; each is off without its section."""
 
@@ -202,11 +208,19 @@ class LineSettings(_Section):
     mqtt: MqttSettings | None = None
     secs_gem: SecsGemSettings | None = None
     opcua: OpcUaSettings | None = None
+    stdf: LotSettings | None = None
+    wafer_map: LotSettings | None = None
 
     @property
     def has_hosts(self) -> bool:
         """Whether the process is wanted that tells them."""
-        return any(one is not None for one in (self.mqtt, self.secs_gem, self.opcua))
+        return bool(self.protocols)
+
+    @property
+    def protocols(self) -> dict[str, _Section]:
+        """The protocols that are on, by the names of their modules in appliance/line."""
+        found = {name: getattr(self, name) for name in ("mqtt", "secs_gem", "opcua", "stdf", "wafer_map")}
+        return {name: settings for name, settings in found.items() if settings is not None}
 
 
 class DiskSettings(_Section):

@@ -92,6 +92,11 @@ class Station:
         return self.root / "engines" / "bundles"
 
     @property
+    def lots(self) -> Path:
+        """Where files of whole lots appear: STDF and wafer maps."""
+        return self.root / "lots"
+
+    @property
     def database(self) -> Path:
         """The verdict log."""
         return self.root / "umbra.db"

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -36,17 +37,10 @@ def ports_of(station: Station) -> dict[str, Port]:
     Raises:
         RefusedError: what one needs is not installed.
     """
-    ports: dict[str, Port] = {}
-    if (mqtt_settings := station.settings.line.mqtt) is not None:
-        mqtt = _protocol("mqtt")
-        ports["mqtt"] = lambda feed, stopping: mqtt.run(station, mqtt_settings, feed, stopping)
-    if (secs_settings := station.settings.line.secs_gem) is not None:
-        secs_gem = _protocol("secs_gem")
-        ports["secs_gem"] = lambda feed, stopping: secs_gem.run(station, secs_settings, feed, stopping)
-    if (opcua_settings := station.settings.line.opcua) is not None:
-        opcua = _protocol("opcua")
-        ports["opcua"] = lambda feed, stopping: opcua.run(station, opcua_settings, feed, stopping)
-    return ports
+    return {
+        name: partial(_protocol(name).run, station, settings)
+        for name, settings in station.settings.line.protocols.items()
+    }
 
 
 def _protocol(name: str) -> ModuleType:
@@ -54,7 +48,7 @@ def _protocol(name: str) -> ModuleType:
         return import_module(f"appliance.line.{name}")
     except ImportError as error:
         raise RefusedError(
-            f"umbra.toml has [line.{name}], which wants: pip install 'umbra[{name}]' ({error})"
+            f"umbra.toml has [line.{name}], which wants: pip install 'umbra[{name.replace('_', '-')}]' ({error})"
         ) from error
 
 
