@@ -21,6 +21,7 @@ from appliance.terminal import (
     StationOption,
     cache_folder,
     find_bundle,
+    progress_bar,
     read_data,
     say,
     talk,
@@ -83,6 +84,37 @@ def bundle_pack(
         sets = training_sets(known, simulated, cache=runs / "sets", seed=seed, progress=progress)
     bundle = pack(weights, sets, out, name=name, stretch=StretchParams(), training={"note": note}, report=tell)
     say(bundle.identity)
+
+
+@bundle_app.command(
+    "reference", epilog="Example: umbra bundle reference starter --data frames/test --out starter --source 'seed 4004'"
+)
+def bundle_reference(
+    name: Annotated[str, typer.Argument(help="The bundle.")],
+    data: Annotated[
+        Path, typer.Option(help="Its test set: frames, or a set with truth.csv, whose test frames count.", exists=True)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle to write; must not exist yet.")],
+    source: Annotated[str, typer.Option(help="Where these frames come from.")],
+    station: StationOption = DEFAULT_STATION,
+) -> None:
+    """Measure a bundle's test set, and write the bundle with its distributions: what `umbra report` tells drift by."""
+    from appliance.screening import OneShot, Target, find_targets
+    from appliance.settings import Settings
+    from engines import CpuInspector
+    from engines.bundle import add_reference, find, load
+    from engines.reference import Reference
+
+    if out.exists():
+        raise typer.BadParameter(f"{out}: is there already")
+    chosen = load(find(name, station / "engines" / "bundles"))
+    targets = find_targets([data])
+    if (data / "truth.csv").is_file():
+        targets = [Target(data, row.file) for row in read_data(data, None, None).of_split("test")]
+    with progress_bar(talk()) as bar:
+        rows = list(bar.track(OneShot(CpuInspector(chosen), Settings()).screen(targets), total=len(targets)))
+    made = add_reference(chosen, out, Reference.of(source, rows))
+    say(f"{made.identity}: {len(rows)} frames")
 
 
 @bundle_app.command("verify", epilog="Example: umbra bundle verify starter")

@@ -1,22 +1,48 @@
-"""`umbra report`: agreement of levels with raters."""
+"""`umbra report`: the station in one page, and agreement of levels with raters."""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
 from appliance.errors import ApplianceError
-from appliance.terminal import JsonOption, say, talk, train_extra, wide_console, without_nan
+from appliance.terminal import (
+    DEFAULT_STATION,
+    JsonOption,
+    StationOption,
+    say,
+    talk,
+    train_extra,
+    wide_console,
+    without_nan,
+)
 
 if TYPE_CHECKING:
     from engines.training.agreement import Opinion
 
-report_app = typer.Typer(help="Numbers and pictures.", no_args_is_help=True)
+
+class _ReportGroup(TyperGroup):
+    """`umbra report OUT.html` is `umbra report page OUT.html`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """A first word that is no command is the file to write."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["page", *args]
+        return super().parse_args(ctx, args)
+
+
+report_app = typer.Typer(
+    cls=_ReportGroup,
+    help="The station in one page: `umbra report OUT.html`. And how levels agree with raters.",
+    no_args_is_help=True,
+)
 COLUMNS = ("frame", "level", "rater", "score")
 
 
@@ -46,6 +72,38 @@ def read_ratings(path: Path) -> list[Opinion]:
                 raise RatingsError(f"{path} line {number}: level {level}, score {score}; wanted both in 0..10")
             found.append(Opinion(row["frame"], level, row["rater"], score))
     return found
+
+
+@report_app.command(
+    "page", epilog="Example: umbra report july.html --since 2026-07-01 --until 2026-08-01 --station /srv/umbra"
+)
+def report_page(
+    out: Annotated[Path, typer.Argument(help="HTML file to write; it needs nothing beside it.", dir_okay=False)],
+    since: Annotated[str | None, typer.Option(help="Only verdicts decided at or after this time, 2026-01-31.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only verdicts decided before this time.")] = None,
+    product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    station: StationOption = DEFAULT_STATION,
+) -> None:
+    """Yield over time, scores by product, worst and most novel frames, and drift from the bundle's test set."""
+    from appliance import report
+    from appliance.station import Station
+
+    for name, given in (("since", since), ("until", until)):
+        if given is not None and not _is_time(given):
+            raise typer.BadParameter(f"--{name} {given!r}: wanted a time, as 2026-01-31 or 2026-01-31T12:00")
+    found = report.write(Station.open(station), out, report.Span(since or "0", until or "9", product))
+    alarms = [one for one in found["drift"] if one.alarms]
+    say(f"{out}: {found['frames']} frames, {len(alarms)} alarms of drift")
+    for one in alarms:
+        say(f"drift: {one.product}, {one.metric}")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        dt.datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 @report_app.command("agreement", epilog="Example: umbra report agreement ratings.csv --picture agreement.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import tomllib
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from engines.errors import BundleError
+from engines.reference import Reference
 from kernels import RawFrame, StretchParams, Tone
 
 FORMAT = 1
@@ -55,6 +57,7 @@ class Bundle:
         threshold, alpha: eq. 5-6's t and alpha.
         spec: default limit on the score.
         score_tolerance: largest difference of a golden score.
+        reference: what it measured on its test set; None where nobody had it measured.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class Bundle:
     alpha: float
     spec: float
     score_tolerance: float
+    reference: Reference | None = None
 
     @property
     def identity(self) -> str:
@@ -148,6 +152,7 @@ def _from_table(folder: Path, table: dict[str, dict[str, float]], digest: str) -
         folder=folder, name=str(table["name"]), digest=digest, stretch=StretchParams(tone=tone, **stretch),
         threshold=float(table["unseen"]["threshold"]), alpha=float(table["unseen"]["alpha"]),
         spec=float(table["decision"]["spec"]), score_tolerance=float(table["golden"]["score_tolerance"]),
+        reference=Reference.from_table(table["reference"]) if "reference" in table else None,
     )  # fmt: skip
     if not _NAME.fullmatch(bundle.name):
         raise ValueError(f"name {bundle.name!r}: {_NAME_RULE}")
@@ -213,6 +218,24 @@ def write_manifest(
         lines += ["", "[training]", *(f"{key} = {json.dumps(value)}" for key, value in training.items())]
     (folder / "bundle.toml").write_text("\n".join(lines) + "\n")
     return load(folder)
+
+
+def add_reference(source: Bundle, out: Path, reference: Reference) -> Bundle:
+    """Write the same bundle with what it measured on its test set; it has another digest, and measures the same.
+
+    Args:
+        source: the bundle.
+        out: folder to write; made.
+        reference: in the place of one that it had.
+    """
+    out.mkdir(parents=True)
+    for name in FILES:
+        shutil.copyfile(source.folder / name, out / name)
+    text = (source.folder / "bundle.toml").read_text(encoding="utf-8")
+    kept = re.sub(r"\n*^\[reference\]\n(?:(?!\[).*\n?)*", "\n", text, flags=re.MULTILINE).rstrip("\n")
+    lines = reference.to_toml(json.dumps(reference.source, ensure_ascii=False))
+    (out / "bundle.toml").write_text("\n".join([kept, "", *lines]) + "\n", encoding="utf-8")
+    return load(out)
 
 
 def find(name: str, *folders: Path) -> Path:

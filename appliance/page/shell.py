@@ -51,6 +51,11 @@ def _clock(at: str | None) -> str:
     return "–" if at is None else at[:19].replace("T", " ")
 
 
+def _stamp(key: str) -> str:
+    """The beginning of a time of the log, without the year: a day, or an hour of one."""
+    return f"{key[5:10]} {key[11:13]}:00" if len(key) > len("2026-01-31") else key[5:10]
+
+
 def address(base: str, **values: object) -> str:
     """An address with those values that there are."""
     given = {key: value for key, value in values.items() if value is not None and value != ""}
@@ -65,6 +70,7 @@ _templates.filters |= {
     "number": _number,
     "size": _size,
     "clock": _clock,
+    "stamp": _stamp,
     "combine": lambda given, **more: {**given, **more},
 }
 _templates.globals |= {"navigation": NAVIGATION, "address": address}

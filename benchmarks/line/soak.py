@@ -39,7 +39,7 @@ images_bytes = 200_000_000
 """
 # How much may be more in the last fifth than in the first; pace is what other work on the machine changes most.
 MOST_GROWTH = {"rss": 0.05, "decoders_rss": 0.1, "api_rss": 0.05, "handles": 0.05, "threads": 0.01, "pace": 0.2}
-PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "soak.png"
+PICTURE = Path(__file__).parents[2] / "docs" / "pictures" / "soak.webp"
 
 
 @dataclass(frozen=True, slots=True)
