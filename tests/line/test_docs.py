@@ -91,10 +91,12 @@ def test_the_examples_are_told_of_a_verdict(
     opcua = start([*python, example("OPC UA", "python").replace("4840", str(ports["opcua"]))])
     command = example("MQTT 5", "sh").strip().replace("-h broker.plant", f"-h 127.0.0.1 -p {broker.port}")
     mqtt = start(["sh", "-c", f"exec {command}"])
+    http = start([*python, example("HTTP", "python").replace("http://127.0.0.1:8765", running.url)])
     wait_until(
         lambda: all(line_state(station, name)["connected"] for name in ("mqtt", "secs_gem", "opcua")), "hosts are there"
     )
     drop(station, "shown", folder="IMX1/L7")
+    wait_until(lambda: "1 shown.tif PASS" in http.said(), "HTTP: the answer")
     wait_until(lambda: "shown.tif" in secs.said(), "SECS/GEM: the report")
     wait_until(lambda: "1 shown.tif PASS" in opcua.said(), "OPC UA: the event")
     wait_until(lambda: "umbra/bay 3/verdicts/IMX1/L7 {" in mqtt.said(), "MQTT: the message")
