@@ -130,6 +130,10 @@ starter: $(VENV)/.dev ## train and pack the shipped bundle anew: a night on two 
 	  $(BIN)/umbra train $$role --simulate 90000 --out trained/starter/$$role --preset starter || exit 1; done
 	$(BIN)/umbra bundle pack trained/starter --name starter --simulate 90000 --out engines/bundles/starter \
 	  --note "preset starter, 90,000 simulated frames, seed 1000"
+	$(BIN)/umbra simulate trained/sensors --paper-mix --part sensors --seed 4004 --megapixels 0.5
+	$(BIN)/umbra bundle reference engines/bundles/starter --data trained/sensors --out trained/starter-tested \
+	  --source "the 1,947 test frames of umbra simulate --paper-mix --part sensors --seed 4004 --megapixels 0.5"
+	cp trained/starter-tested/bundle.toml engines/bundles/starter/
 
 install-station: wheel ## this machine becomes a station: package in /opt/umbra, units of systemd, /var/lib/umbra; as root
 	systemd/station install "$$(ls -t dist/umbra-*.whl | head -1)"

@@ -88,6 +88,7 @@ class Restored:
         next_seq: number of the next verdict: no number that was ever published is given again.
         without_verdict: frames in done/ and quarantine/ that the log does not know.
         back: those that were moved back to the inbox; where a file has the name there already, they stay.
+        settings_stay: whether the station keeps settings of its own that are others than the backup's.
     """
 
     verdicts: int
@@ -95,6 +96,7 @@ class Restored:
     next_seq: int
     without_verdict: tuple[Path, ...]
     back: tuple[Path, ...]
+    settings_stay: bool
 
 
 def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
@@ -134,9 +136,15 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
         for path in (*station.root.glob(f"{DATABASE}*"), *station.root.glob(".*.lock")):
             _as_its_owner(path, station)
         back = tuple(path for path in unknown if again and _judge_again(path, station))
-        return Restored(told["verdicts"], set_aside, next_seq, unknown, back)
+        return Restored(told["verdicts"], set_aside, next_seq, unknown, back, _differ(backup, station))
     finally:
         lock.release()
+
+
+def _differ(backup: Path, station: Station) -> bool:
+    """Whether both have settings, and not the same."""
+    here, there = station.root / SETTINGS_FILE, backup / SETTINGS_FILE
+    return here.exists() and there.exists() and here.read_bytes() != there.read_bytes()
 
 
 def _checked(backup: Path) -> dict[str, Any]:

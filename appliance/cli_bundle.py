@@ -101,18 +101,24 @@ def bundle_reference(
     """Measure a bundle's test set, and write the bundle with its distributions: what `umbra report` tells drift by."""
     from appliance.screening import OneShot, Target, find_targets
     from appliance.settings import Settings
+    from appliance.station import Station
     from engines import CpuInspector
     from engines.bundle import add_reference, find, load
-    from engines.reference import Reference
+    from engines.reference import ENOUGH, Reference, counts
 
     if out.exists():
         raise typer.BadParameter(f"{out}: is there already")
     chosen = load(find(name, station / "engines" / "bundles"))
+    settings = Station.open(station).settings if station.is_dir() else Settings()
     targets = find_targets([data])
     if (data / "truth.csv").is_file():
         targets = [Target(data, row.file) for row in read_data(data, None, None).of_split("test")]
     with progress_bar(talk()) as bar:
-        rows = list(bar.track(OneShot(CpuInspector(chosen), Settings()).screen(targets), total=len(targets)))
+        rows = list(bar.track(OneShot(CpuInspector(chosen), settings).screen(targets), total=len(targets)))
+    if (found := sum(counts(row, "score") for row in rows)) < ENOUGH:
+        raise ApplianceError(
+            f"{data}: {found} frames that {chosen.name} calls OK, wanted at least {ENOUGH}: fewer make false alarms"
+        )
     made = add_reference(chosen, out, Reference.of(source, rows))
     say(f"{made.identity}: {len(rows)} frames")
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from appliance.errors import ApplianceError
 from appliance.parts import Part
 from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk, wide_console
 
 care_app = typer.Typer()
 WhoOption = Annotated[str, typer.Option(help="Who says so.")]
+ANSWER_S, LOOK_S = 30.0, 0.1
 _USER = os.environ.get("USER", "unknown")
 
 
@@ -24,13 +27,24 @@ def pause(
     who: WhoOption = _USER,
     station: StationOption = DEFAULT_STATION,
 ) -> None:
-    """Screen no further frame until `umbra resume`, restarts included; frames that are dropped wait in the inbox."""
+    """Begin no further frame until `umbra resume`, restarts included; frames that are dropped wait in the inbox.
+
+    Where a screener runs it returns when that has put the frame in its hand down.
+    """
     from appliance import pause as pauses
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
-    with closing(VerdictLog(Station.open(station).database)) as log:
+    place = Station.open(station)
+    with closing(VerdictLog(place.database)) as log:
         pauses.pause(log, who=who, why=why)
+    end = time.monotonic() + ANSWER_S
+    while place.is_screened() and not (place.read_state() or {}).get("paused"):
+        if time.monotonic() > end:
+            raise ApplianceError(
+                f"{station}: asked for, but the screener has not said within {ANSWER_S:g} s that it paused"
+            )
+        time.sleep(LOOK_S)
     say(f"{station}: paused")
 
 
@@ -99,6 +113,8 @@ def restore(
 
     done = backups.restore(folder, Station.open(station, create=True), again=again)
     say(f"{done.verdicts} verdicts; the next one is number {done.next_seq}")
+    if done.settings_stay:
+        say("umbra.toml is the one that was there; the backup's is another")
     if done.set_aside is not None:
         say(f"the log before: {done.set_aside}")
     if done.back:

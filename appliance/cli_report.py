@@ -88,22 +88,28 @@ def report_page(
     from appliance import report
     from appliance.station import Station
 
-    for name, given in (("since", since), ("until", until)):
-        if given is not None and not _is_time(given):
-            raise typer.BadParameter(f"--{name} {given!r}: wanted a time, as 2026-01-31 or 2026-01-31T12:00")
-    found = report.write(Station.open(station), out, report.Span(since or "0", until or "9", product))
+    span = report.Span(_as_logged("since", since), _as_logged("until", until), product)
+    found = report.write(Station.open(station), out, span)
     alarms = [one for one in found["drift"] if one.alarms]
     say(f"{out}: {found['frames']} frames, {len(alarms)} alarms of drift")
     for one in alarms:
         say(f"drift: {one.product}, {one.metric}")
 
 
-def _is_time(text: str) -> bool:
+def _as_logged(name: str, given: str | None) -> str | None:
+    """A time as the log writes it; one without a zone is UTC.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    if given is None:
+        return None
     try:
-        dt.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(given)
     except ValueError:
-        return False
-    return True
+        raise typer.BadParameter(f"--{name} {given!r}: wanted a time, as 2026-01-31 or 2026-01-31T12:00") from None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @report_app.command("agreement", epilog="Example: umbra report agreement ratings.csv --picture agreement.png")

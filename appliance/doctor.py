@@ -112,8 +112,9 @@ def _station(station: Station) -> Iterator[Check]:
         yield Check("database", None, "none yet")
     yield _watching(station)
     yield _decoders(station)
-    reasons = status_of(station, Readers(station.database))["reasons"]
-    yield Check("screener", None if reasons else True, "; ".join(reasons) or "ready", "`umbra run`" if reasons else "")
+    now = status_of(station, Readers(station.database))
+    advice = "" if now["ready"] else "`umbra resume`" if now["paused"] else "`umbra run`"
+    yield Check("screener", True if now["ready"] else None, "; ".join(now["reasons"]) or "ready", advice)
 
 
 def _watching(station: Station) -> Check:

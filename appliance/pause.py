@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from appliance import log as events
+from appliance.frame import storable
 from appliance.verdict_log import VerdictLog
 
 
@@ -28,13 +29,13 @@ class Pause:
 
 
 def pause(log: VerdictLog, *, who: str, why: str | None = None) -> None:
-    """Ask that no further frame is screened; frames that are dropped wait in the inbox."""
-    log.add_event(events.PAUSED, who=who, why=why)
+    """Ask that no further frame is begun; frames that are dropped wait in the inbox."""
+    log.add_event(events.PAUSED, who=storable(who), why=None if why is None else storable(why))
 
 
 def resume(log: VerdictLog, *, who: str) -> None:
     """Ask that frames are screened again."""
-    log.add_event(events.RESUMED, who=who)
+    log.add_event(events.RESUMED, who=storable(who))
 
 
 def find_pause(log: VerdictLog) -> Pause | None:

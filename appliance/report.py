@@ -6,7 +6,7 @@ import base64
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ from engines.reference import METRICS, Distribution, Reference, counts
 SCORE_BINS = 50
 GALLERY = 12
 WINDOW = 200  # frames that an alarm is decided on
+CAPTURE_FAILED = "Error"
+MOST_WINDOWS = 60
 OWN_FIRST = 500  # frames of a product that it is compared with, too
 MOVED = 0.25  # population stability index: up to 0.1 nothing, above this another population
 OUTSIDE = 0.05  # share outside the range that 0.99 of the test set lie in
@@ -35,22 +37,32 @@ JPEG_QUALITY = 80
 VERDICTS = ("PASS", "FAIL", "RETEST")
 STEPS = (("hour", 13), ("day", 10))  # letters of a time that name its step
 MOST_STEPS = 72
-# Of a group the columns beside MAX(seq) are those of its newest row.
+# The newest verdict on each name in the inbox: a part that is captured anew under its name counts once. Of a group the columns
+# beside MAX(seq) are those of its newest row.
 _ROWS = """
-SELECT n.seq, n.frame_id, n.verdict, n.class, n.score, n.m_thresh, n.m_alpha, n.noise_median, n.noise_sigma, n.bundle, n.decided_at,
-       f.product, f.lot, f.name
-FROM (SELECT *, MAX(seq) FROM verdicts WHERE decided_at >= ? AND decided_at < ? AND origin = 'inbox' GROUP BY frame_id) n
-JOIN frames f ON f.id = n.frame_id WHERE ? IS NULL OR f.product = ? ORDER BY n.seq
+SELECT MAX(v.seq) AS seq, v.frame_id, v.verdict, v.class, v.score, v.m_thresh, v.m_alpha, v.noise_median, v.noise_sigma, v.bundle,
+       v.decided_at, f.product, f.lot, f.name
+FROM verdicts v JOIN frames f ON f.id = v.frame_id
+WHERE v.decided_at >= ? AND v.decided_at < ? AND v.origin = 'inbox' AND (? IS NULL OR f.product = ?) GROUP BY f.path ORDER BY 1
 """
+_FIRST = f"""
+SELECT {", ".join(f"v.{metric}" for metric in METRICS)}, v.class, v.seq FROM verdicts v JOIN frames f ON f.id = v.frame_id
+WHERE f.product = ? AND v.bundle = ? AND v.origin = 'inbox' AND v.class = 'OK' ORDER BY v.seq LIMIT ?
+"""  # noqa: S608  (constants)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """What a report is of: times as the log has them, and a product, or all."""
 
-    since: str = "0"
-    until: str = "9"
+    since: str | None = None
+    until: str | None = None
     product: str | None = None
+
+    def __str__(self) -> str:
+        """In words, behind a sentence."""
+        parts = (("of product", self.product), ("since", self.since), ("before", self.until))
+        return "".join(f", {word} {value}" for word, value in parts if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,11 @@ class Drift:
         """Whether either comparison alarms."""
         return any(check is not None and check.alarms for check in (self.test, self.own))
 
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        return "alarm" if self.alarms else "not compared" if self.test is None and self.own is None else "steady"
+
 
 def write(station: Station, out: Path, span: Span) -> dict[str, Any]:
     """Write the report as one HTML file that needs nothing beside it, and return what it shows.
@@ -113,29 +130,34 @@ def write(station: Station, out: Path, span: Span) -> dict[str, Any]:
 
 
 def collect(station: Station, span: Span) -> dict[str, Any]:
-    """All that the report shows, of the newest verdict on each frame of the inbox.
+    """All that the report shows, of the newest verdict on each name in the inbox.
 
     Raises:
         RefusedError: there is none in the span.
     """
     with closing(VerdictLog(station.database, readonly=True)) as log:
-        rows = log.select(_ROWS, (span.since, span.until, span.product, span.product))
+        rows = log.select(_ROWS, (span.since or "", span.until or "9", span.product, span.product))
         if not rows:
-            raise RefusedError(f"station {station.root}: no verdict between {span.since} and {span.until} to report on")
+            raise RefusedError(f"station {station.root}: no verdict to report on{span}")
         bundle = rows[-1]["bundle"]
-        reference = _reference(station, log.active_bundle(), bundle)
-        worst = sorted((r for r in rows if r["score"] is not None), key=lambda r: (-r["score"], r["seq"]))[:GALLERY]
-        same = [r for r in rows if r["bundle"] == bundle]
+        at_hand, reference = _reference(station, log.active_bundle(), bundle)
+        captured = [r for r in rows if r["class"] != CAPTURE_FAILED]
+        worst = sorted((r for r in captured if r["score"] is not None), key=lambda r: (-r["score"], r["seq"]))[:GALLERY]
+        same = [r for r in captured if r["bundle"] == bundle]
         novel = sorted((r for r in same if r["m_alpha"] is not None), key=lambda r: (-r["m_alpha"], r["seq"]))[:GALLERY]
-        limits = {p: log.spec_for(p, station.own_limit(log.active_bundle())) for p in {r["product"] for r in rows}}
+        products, own_limit = sorted({r["product"] for r in rows}), station.own_limit(log.active_bundle())
+        limits = {product: log.spec_for(product, own_limit) for product in products}
+        first = {product: log.select(_FIRST, (product, bundle, OWN_FIRST)) for product in products}
+        drift = list(drifts(same, reference, first))
+        told = {one.product for one in drift}
         return {
             "station": station.line_name, "made_at": now_utc(), "span": span, "first": rows[0]["decided_at"],
             "last": max(r["decided_at"] for r in rows), "frames": len(rows), "counts": _counts(rows),
-            "bundles": Counter(r["bundle"] for r in rows).most_common(), "bundle": bundle,
-            "steps": steps(rows), "lots": _lots(rows), "products": _products(rows, limits),
+            "failed_captures": len(rows) - len(captured), "bundles": Counter(r["bundle"] for r in rows).most_common(),
+            "bundle": bundle, "steps": steps(rows), "lots": _lots(rows), "products": _products(captured, limits),
             "worst": [_shown(station, log, r) for r in worst], "novel": [_shown(station, log, r) for r in novel],
-            "reference": reference, "drift": list(drifts(same, reference)), "moved": MOVED, "outside": OUTSIDE, "window": WINDOW,
-            "own_first": OWN_FIRST, "bins": SCORE_BINS,
+            "reference": reference, "at_hand": at_hand, "drift": drift, "few": [p for p in products if p not in told],
+            "moved": MOVED, "outside": OUTSIDE, "window": WINDOW, "own_first": OWN_FIRST, "bins": SCORE_BINS,
         }  # fmt: skip
 
 
@@ -192,13 +214,15 @@ def _products(rows: Sequence[Row], limits: dict[str, float]) -> list[dict[str, A
 
 
 def _shown(station: Station, log: VerdictLog, row: Row) -> dict[str, Any]:
-    """A frame of a gallery: its numbers and its picture, with the overlay where the map is kept."""
-    verdict = log.verdict(row["seq"])
-    [frame] = log.frames("id = ?", [row["frame_id"]])
-    size = (frame["width"], frame["height"]) if frame["width"] else None
+    """A frame of a gallery: its numbers and its picture, with the overlay where the map is kept; retention may take all of it."""
+    verdict, frames = log.verdict(row["seq"]), log.frames("id = ?", [row["frame_id"]])
+    size = (frames[0]["width"], frames[0]["height"]) if frames and frames[0]["width"] else None
     rois = json.loads(verdict["rois"]) if verdict is not None and verdict["rois"] else []
-    kept = pictures_of(station.images, row["frame_id"], rois, size)
-    picture = None if kept is None else _embedded(kept[1] or kept[0])
+    try:
+        kept = pictures_of(station.images, row["frame_id"], rois, size)
+        picture = None if kept is None else _embedded(kept[1] or kept[0])
+    except cv2.error:  # a picture that a crash of the machine cut off
+        picture = None
     return row | {"picture": picture, "regions": len(rois)}
 
 
@@ -209,19 +233,19 @@ def _embedded(png: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(made.tobytes()).decode()
 
 
-def _reference(station: Station, active: str | None, identity: str) -> Reference | None:
-    """The test set of the bundle that judged; None where it is not at hand, or has none."""
+def _reference(station: Station, active: str | None, identity: str) -> tuple[bool, Reference | None]:
+    """Whether the bundle that judged is at hand, and its test set, where it has one."""
     for name in dict.fromkeys((active, identity.partition("@")[0])):
         try:
             found = station.load_bundle(name)
         except BundleError:
             continue
         if found.identity == identity:
-            return found.reference
-    return None
+            return True, found.reference
+    return False, None
 
 
-def drifts(rows: Sequence[Row], reference: Reference | None) -> Iterator[Drift]:
+def drifts(rows: Sequence[Row], reference: Reference | None, first: Mapping[str, Sequence[Row]]) -> Iterator[Drift]:
     """Of each product and metric: the newest WINDOW frames against the test set, and against the product's own first ones.
 
     The noise of a sensor is its own: against a test set of several sensors what counts is whether it lies in their range.
@@ -230,17 +254,23 @@ def drifts(rows: Sequence[Row], reference: Reference | None) -> Iterator[Drift]:
     Args:
         rows: verdicts of one bundle, oldest first.
         reference: of the bundle.
+        first: the oldest verdicts of the bundle on each product that the log has, called OK, OWN_FIRST at most.
     """
-    for product in sorted({row["product"] for row in rows}):
-        of = [row for row in rows if row["product"] == product]
+    products: dict[str, list[Row]] = {}
+    for row in rows:
+        products.setdefault(row["product"], []).append(row)
+    for product, of in sorted(products.items()):
         for metric in METRICS:
             measured = [row for row in of if counts(row, metric)]
+            begin = first.get(product, ())
             if len(measured) < WINDOW:
                 continue
             values = np.asarray([row[metric] for row in measured], float)
             tested = None if reference is None else reference.metrics[metric]
             check = _is_outside if metric.startswith("noise") else _has_moved
-            own = Distribution.of(values[:OWN_FIRST]) if len(values) >= OWN_FIRST + WINDOW else None
+            # Frames are no news beside themselves: its own first ones are over before the newest ones begin.
+            over = len(begin) == OWN_FIRST and begin[-1]["seq"] < measured[-WINDOW]["seq"]
+            own = Distribution.of([row[metric] for row in begin]) if over else None
             newest = values[-WINDOW:]
             yield Drift(
                 product=product, metric=metric, frames=len(values),
@@ -263,6 +293,7 @@ def _history(
     check: Callable[[Distribution, NDArray[np.float64]], Check],
 ) -> Iterator[tuple[str, float]]:  # fmt: skip
     """Each whole window, the last one ending with the newest frame."""
-    for start in range(len(values) % WINDOW, len(values), WINDOW):
+    starts = range(len(values) % WINDOW, len(values), WINDOW)
+    for start in starts[-MOST_WINDOWS:]:
         found = check(known, values[start : start + WINDOW])
         yield rows[start]["decided_at"], found.value / found.limit

@@ -123,9 +123,7 @@ class Screener:
             while not self.stop.asked:
                 try:
                     self._heartbeat()
-                    if self._pause is not None:
-                        self._ready.extend(self._watcher.poll(busy=True))  # the backlog is told
-                    elif not self._disk.closed and self._golden.reason is None:
+                    if self._may_screen():
                         self._step()
                         continue
                 except NotNowError as error:
@@ -134,14 +132,38 @@ class Screener:
         finally:
             self._shut_down()
 
+    def _may_screen(self) -> bool:
+        """Whether disk, people and engines let the next frame be begun; what was committed is published before anybody is asked.
+
+        Raises:
+            NotNowError: what was committed cannot be published now.
+        """
+        if self._disk.closed:
+            return False
+        if not self._caught_up:
+            self._publish_what_was_committed()
+        self._pause = find_pause(self.log)
+        if self._pause is not None:
+            self._let_go()
+        return self._pause is None and self._golden.reason is None
+
+    def _let_go(self) -> None:
+        """Keep nothing in hand: a file may be another one when screening goes on. They are seen, and so counted."""
+        for candidate in (
+            *self._ready,
+            *(candidate for candidate, _ in self._decoding),
+            *self._watcher.poll(busy=True),
+        ):
+            self._watcher.offer_again(candidate)
+        self._ready.clear()
+        self._decoding.clear()
+
     def _step(self) -> None:
         """Screen the next batch, or wait for one.
 
         Raises:
             NotNowError: nothing can be stored for now; the frames in hand will be looked at again.
         """
-        if not self._caught_up:
-            self._publish_what_was_committed()
         self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
         self._decode_ahead()
         if self._decoding:
@@ -338,7 +360,6 @@ class Screener:
         self._disk.look(idle=not self._watcher.waiting)
         self._follow_activation()
         self._golden.look(self.line.inspector)
-        self._pause = find_pause(self.log)
         if (present := self._watcher.present) != self._inbox_present:
             self._inbox_present = present
             self._journal.note(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 METRICS = ("noise_median", "noise_sigma", "score", "m_thresh", "m_alpha")  # columns of a verdict
 BINS = 10
+ENOUGH = 500  # frames: of fewer the bins are so uncertain that the same population raises alarms
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class NewPause(Who):
 
 @router.post("/pause", status_code=201, dependencies=[Depends(may_write)], responses=GUARDED)
 def pause(station: StationOf, new: NewPause) -> pauses.Pause | None:
-    """Screen no further frame until resumed, restarts included; frames that are dropped wait in the inbox."""
+    """Begin no further frame until resumed, restarts included; `paused` in /v1/status says when the one in hand is done."""
     with closing(open_to_write(station)) as log:
         pauses.pause(log, who=new.who, why=new.why)
         return pauses.find_pause(log)

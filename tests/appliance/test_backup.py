@@ -107,6 +107,17 @@ def test_frames_that_are_judged_again_replace_nothing(station: Station, tmp_path
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="ONLY ROOT CAN RESTORE FOR ANOTHER USER: not tested")
+def test_settings_of_its_own_stay_and_that_is_told(station: Station, tmp_path: Path) -> None:
+    settings = station.root / "umbra.toml"
+    settings.write_text("[limits]\npixels = 1000\n")
+    VerdictLog(station.database).close()
+    back_up(station, tmp_path / "copy")
+    assert not restore(tmp_path / "copy", station).settings_stay, "the same"
+    settings.write_text("[limits]\npixels = 2000\n")
+    assert "umbra.toml is the one that was there" in umbra("restore", tmp_path / "copy", "--station", station.root).stdout
+    assert "2000" in settings.read_text()
+
+
 def test_what_root_restores_belongs_to_the_stations_owner(station: Station, tmp_path: Path) -> None:
     with closing(VerdictLog(station.database)) as log:
         fill(log, 0, 1)

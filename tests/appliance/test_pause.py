@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 
 import httpx
 import pytest
 
+from appliance import pause as pauses
 from appliance.station import Station
+from appliance.verdict_log import VerdictLog
 from tests.appliance.running import Daemon, drop, outbox, wait_until
 from tests.appliance.test_cli import umbra
+from tests.appliance.test_decide import frame
+from tests.appliance.test_verdict_log import row_of
 
 TOKEN = "a token"  # noqa: S105
 SIGNED = {"Authorization": f"Bearer {TOKEN}"}
@@ -49,6 +54,35 @@ def test_a_pause_holds_over_a_restart_and_loses_nothing(station: Station) -> Non
     wait_until(lambda: len(outbox(station)) == 4, "all of them are judged")
     wait_until(lambda: reasons(station) == [], "ready again")
     assert second.stop() == 0
+
+
+def test_a_file_that_changes_during_a_pause_is_judged_as_it_is_afterwards(station: Station) -> None:
+    running = Daemon(station, api=False)
+    running.wait_ready()
+    umbra("pause", "--station", station.root)
+    for seed in (1, 2, 3):
+        (station.inbox / "P/L/part.tif").unlink(missing_ok=True)
+        dropped = drop(station, "part", seed=seed)
+        wait_until(lambda: (station.read_state() or {})["backlog"] == 1, "seen")
+    wanted = hashlib.sha256(dropped.read_bytes()).hexdigest()
+    umbra("resume", "--station", station.root)
+    wait_until(lambda: "P/L/part.json" in outbox(station), "judged")
+    wait_until(lambda: not dropped.exists(), "put away")
+    assert outbox(station)["P/L/part.json"]["sha256"] == wanted
+    with closing(VerdictLog(station.database, readonly=True)) as log:
+        assert log.last_seq() == 1
+        assert log.events("frame.vanished") == []
+    assert running.stop() == 0
+
+
+def test_what_was_committed_before_a_kill_is_published_though_paused(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        log.record(frame(), row_of("P/L/a.tif"))
+        pauses.pause(log, who="jo\udcff", why="lens")
+    running = Daemon(station, api=False)
+    wait_until(lambda: "P/L/a.json" in outbox(station), "published")
+    assert reasons(station) == ["paused by jo\\xff: lens"]
+    assert running.stop() == 0
 
 
 def test_a_pause_over_http_wants_the_token_and_is_told(guarded: Station) -> None:

@@ -67,16 +67,18 @@ def station(tmp_path: Path, starter: Bundle) -> Station:
         judge("broken", 2, unreadable="cut off")
         judge("q", 50, lot="Q/M", m_alpha=700.0)
         judge("screened", 51, origin="screen", **FAIL)
+        judge("lines", 51, lot="Q/M", verdict="RETEST", hard=3, score=1.0, m_alpha=9000.0, **{"class": "Error"})
     return made
 
 
 def test_it_counts_the_newest_verdict_on_each_frame_of_the_inbox(station: Station) -> None:
     found = collect(station, Span())
-    assert (found["frames"], found["counts"]) == (4, {"PASS": 2, "FAIL": 1, "RETEST": 1})
+    assert (found["frames"], found["counts"]) == (5, {"PASS": 2, "FAIL": 1, "RETEST": 2})
     assert [(row["product"], row["lot"], row["PASS"], row["FAIL"], row["RETEST"]) for row in found["lots"]] == [
-        ("P", "L", 1, 1, 1), ("Q", "M", 1, 0, 0)]  # fmt: skip
+        ("P", "L", 1, 1, 1), ("Q", "M", 1, 0, 1)]  # fmt: skip
     assert found["steps"]["step"] == "hour"
-    assert len(found["steps"]["rows"]) == 50, "hours without a frame are there, too"
+    assert found["failed_captures"] == 1, "in no score, and in no gallery"
+    assert len(found["steps"]["rows"]) == 51, "hours without a frame are there, too"
     assert found["steps"]["rows"][0] == {"at": "2026-03-01T09", "PASS": 1, "FAIL": 1, "RETEST": 0}
     assert [(one["product"], one["frames"], sum(one["bins"])) for one in found["products"]] == [
         ("P", 2, 2),
@@ -86,6 +88,20 @@ def test_it_counts_the_newest_verdict_on_each_frame_of_the_inbox(station: Statio
     assert found["novel"][0]["name"] == "q.tif"
     part = collect(station, Span(since=at(1.5), product="P"))
     assert (part["frames"], part["counts"]["RETEST"]) == (1, 1)
+
+
+def test_a_part_that_is_captured_anew_counts_once(station: Station) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        log.record(frame(), row_of("P/L/broken.tif", sha256="f" * 64) | {"decided_at": at(3)})
+    assert collect(station, Span())["counts"] == {"PASS": 3, "FAIL": 1, "RETEST": 1}
+
+
+def test_times_with_a_zone_are_what_they_say(station: Station, tmp_path: Path) -> None:
+    def frames(*options: str) -> str:
+        return umbra("report", tmp_path / "r.html", "--station", station.root, *options).stdout.split()[1]
+
+    assert frames("--since", "2026-03-01T12:00:00+02:00") == frames("--since", "2026-03-01 10:00") == "3"
+    assert frames("--until", "20260301T1000") == frames("--until", "2026-03-01T10:00:00Z") == "2"
 
 
 @pytest.mark.parametrize(
@@ -98,8 +114,14 @@ def test_time_is_cut_into_as_many_steps_as_can_be_seen(days: int, step: str, eve
     assert sum(row["PASS"] for row in found["rows"]) == 3
 
 
-def found_by(rows: list[dict[str, Any]], reference: Reference | None) -> Mapping[str, Any]:
-    return {one.metric: one for one in drifts(rows, reference)}
+def found_by(rows: list[dict[str, Any]], reference: Reference | None) -> Mapping[Any, Any]:
+    rows = [row | {"seq": n, "decided_at": at(n / 60)} for n, row in enumerate(rows)]
+    first: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["class"] == "OK":
+            first.setdefault(row["product"], []).append(row)
+    found = drifts(rows, reference, {product: of[:OWN_FIRST] for product, of in first.items()})
+    return {one.metric if len(first) == 1 else (one.product, one.metric): one for one in found}
 
 
 def test_the_alarm_tells_another_population_from_the_same() -> None:
@@ -140,25 +162,38 @@ def test_a_product_is_compared_with_its_own_first_frames_too() -> None:
     assert (steady.test.alarms, steady.own.alarms) == (True, False), "far from the test set, and as it always was"
 
 
+def test_what_cannot_be_compared_is_not_called_steady() -> None:
+    assert {one.state for one in found_by(measured_rows(300), None).values()} == {"not compared"}
+
+
+def test_its_own_first_frames_are_those_of_the_log_whatever_the_span() -> None:
+    drifting = [
+        row | {"m_alpha": row["m_alpha"] + n / 2000, "seq": n} for n, row in enumerate(measured_rows(6000, seed=11))
+    ]
+    newest = drifting[-1000:]
+    [one] = [one for one in drifts(newest, None, {"P": drifting[:OWN_FIRST]}) if one.metric == "m_alpha"]
+    assert one.alarms
+
+
 def test_products_are_told_apart() -> None:
     rows = measured_rows(300, seed=1) + measured_rows(300, product="Q", seed=2, m_alpha=3)
-    assert [(one.product, one.metric) for one in drifts(rows, REFERENCE) if one.alarms] == [("Q", "m_alpha")]
+    assert [place for place, one in found_by(rows, REFERENCE).items() if one.alarms] == [("Q", "m_alpha")]
 
 
 def test_all_equal_values_are_no_alarm() -> None:
     zero = Reference("x", {metric: Distribution.of([0.0] * 300) for metric in METRICS})
     rows = [row | dict.fromkeys(METRICS, 0.0) for row in measured_rows(OWN_FIRST + WINDOW)]
-    assert not any(one.alarms for one in drifts(rows, zero))
+    assert {one.state for one in found_by(rows, zero).values()} == {"steady"}
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(station: Station, tmp_path: Path, starter: Bundle) -> None:
     out = tmp_path / "report.html"
     told = umbra("report", out, "--station", station.root).stdout
-    assert told == f"{out}: 4 frames, 0 alarms of drift\n"
+    assert told == f"{out}: 5 frames, 0 alarms of drift\n"
     text = out.read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", text)
     assert not re.search(r"url\(|@import|<script|https?://", text)
-    for wanted in ("again.tif", "bad.tif", "q.tif", starter.identity, "Alarm rule", "no picture is kept", "50.0"):
+    for wanted in ("again.tif", "bad.tif", "q.tif", starter.identity, "Alarm rule", "no picture is kept", "40.0"):
         assert wanted in text, wanted
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["report.html"]
 
@@ -175,9 +210,7 @@ def test_a_name_in_the_report_is_text(tmp_path: Path) -> None:
 
 def test_what_cannot_be_reported_is_said(station: Station, tmp_path: Path) -> None:
     out = tmp_path / "r.html"
-    assert (
-        "no verdict between"
-        in umbra("report", out, "--station", station.root, "--since", "2030-01-01", expect=1).stderr
-    )
+    later = umbra("report", out, "--station", station.root, "--since", "2030-01-01", "--product", "X", expect=1).stderr
+    assert "no verdict to report on, of product X, since 2030-01-01T00:00:00.000Z" in later
     assert "wanted a time" in umbra("report", out, "--station", station.root, "--since", "yesterday", expect=2).stderr
     assert not out.exists()
