@@ -68,6 +68,7 @@ class Child:
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
+            _log.error(self._died, reason=f"it did not end within {STOP_S:g} s, and was killed")
             self._process.kill()
             self._process.wait()
 

@@ -68,7 +68,7 @@ class Feed:
 
     async def acknowledge(self, seq: int) -> None:
         """The host has this verdict, and all before it."""
-        self.cursor = max(self.cursor, seq)
+        self.cursor = max(self.cursor, int(seq))
         if time.monotonic() >= self._store_at:
             await self._in_thread(self._store)
 
@@ -82,7 +82,7 @@ class Feed:
 
     async def state(self) -> dict[str, Any]:
         """As line.json holds it; of what waits at most MOST_COUNTED are counted."""
-        behind = await self._in_thread(lambda: self._log.count_after(self.cursor, most=MOST_COUNTED))
+        behind = await self._in_thread(self._count)
         return {"connected": self.error is None, "error": self.error, "cursor": self.cursor, "behind": behind}
 
     async def close(self) -> None:
@@ -105,10 +105,7 @@ class Feed:
         self._store()
 
     def _read(self, after: int | None) -> list[Row]:
-        found = self._path.stat()
-        if (found.st_dev, found.st_ino) != self._identity:  # restored: another log stands there now
-            self._log.close()
-            self._open()
+        self._follow_log()
         start, newest = self.cursor if after is None else after, self._log.last_seq()
         if (start, newest) == self._looked:
             return []
@@ -120,13 +117,29 @@ class Feed:
     def _some(self, after: int, most: int) -> list[Row]:
         return self._log.verdicts("v.seq > ? AND v.origin = 'inbox'", (after,), limit=most)
 
+    def _count(self) -> int:
+        """How many wait; and what was acknowledged a while ago is stored, though nothing came since."""
+        self._follow_log()
+        if time.monotonic() >= self._store_at:
+            self._store()
+        return self._log.count_after(self.cursor, most=MOST_COUNTED)
+
+    def _follow_log(self) -> None:
+        """Where the log was restored, another one stands there now."""
+        found = self._path.stat()
+        if (found.st_dev, found.st_ino) != self._identity:
+            before = self._log
+            self._open()
+            before.close()
+
     def _store(self) -> None:
         """Remember the cursor beyond this process; what the disk does not take now is stored the next time."""
         self._store_at = time.monotonic() + STORE_S
-        if self.cursor == self._stored:
+        acknowledged = self.cursor
+        if acknowledged == self._stored:
             return
         try:
-            self._log.set_cursor(self._key, self.cursor)
+            self._log.set_cursor(self._key, acknowledged)
         except NotNowError:
             return
-        self._stored = self.cursor
+        self._stored = acknowledged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import threading
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from appliance.verdict_log import VerdictLog
 
 LOOK_S = 1.0
 RETRY_S = 10.0
+SHORT = 40  # letters of a name that a temporary one keeps
 LONGEST_NAME = 200  # bytes of a name that a suffix is put to
 _ROWS = """
 SELECT v.seq, v.verdict, v.hard, v.reason, v.class, v.p_ng, v.level, v.score, v.spec, v.t, v.m_thresh, v.m_alpha,
@@ -68,6 +70,7 @@ async def follow(
                 feed.is_not_told(f"lot {'/'.join(lot)}: {error.strerror}")
                 continue
             del waiting[lot]
+        if not any(found.again_at for found in waiting.values()):
             feed.is_told()
         done = min((found.first for found in waiting.values()), default=seen + 1) - 1
         if done > feed.cursor:
@@ -77,7 +80,7 @@ async def follow(
 def put(path: Path, content: Iterable[bytes]) -> None:
     """Write a file, durably; a reader sees the whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.suffix.lstrip('.')}.tmp")
+    temporary = path.with_name(f".{path.name[:SHORT]}.{os.getpid()}.{threading.get_ident()}.tmp")
     with temporary.open("wb") as file:
         file.writelines(content)
         file.flush()

@@ -21,6 +21,7 @@ from asyncua.crypto.permission_rules import User, UserRole
 from asyncua.server.event_generator import EventGenerator
 from asyncua.server.user_managers import UserManager
 
+from appliance import log as events
 from appliance.errors import RefusedError
 from appliance.line.feed import Feed
 from appliance.line.fields import SILENT, STATE_FIELDS, VERDICT_FIELDS, Field, Kind
@@ -31,6 +32,7 @@ from appliance.verdict import Row, document
 NAMESPACE = "urn:umbra:line"
 STATE_S = 0.5
 LOOK_S = 0.1
+PUBLISHING_MS = 50.0  # the shortest interval that a host gets
 MOST_AT_ONCE = 100  # events that wait for an acknowledgement, at most
 LONGEST_PAUSE_S = 60.0  # between two times that the same is told
 SEVERITY = {"PASS": 100, "RETEST": 400, "FAIL": 600}
@@ -39,6 +41,9 @@ _TYPES = {
     Kind.LARGE: ua.VariantType.UInt64, Kind.FLAG: ua.VariantType.Boolean,
 }  # fmt: skip
 PREVIOUS = Field("Previous", Kind.LARGE, lambda told: told["previous"])  # the verdict that was told before this one
+
+
+_log = events.get()
 
 
 class _Users(UserManager):
@@ -155,7 +160,7 @@ class _Port:
         self._subscribed = self._progress = False
 
     async def run(self) -> None:
-        server = await _make(self._station, self._settings)
+        self._server = server = await _make(self._station, self._settings)
         space = _Space(server, await server.register_namespace(NAMESPACE))
         results, self._events = await space.build(self._station.line_name)
         await space.add_method(
@@ -168,7 +173,9 @@ class _Port:
             [("Most", ua.ObjectIds.UInt32)],
             [("Documents", ua.ObjectIds.String, 1)],
         )
-        server.subscribe_server_callback(CallbackType.ItemSubscriptionCreated, lambda *_: self._somebody_listens())
+        server.subscribe_server_callback(
+            CallbackType.ItemSubscriptionCreated, lambda created, _: self._somebody_listens(created)
+        )
         async with server:
             telling = asyncio.create_task(self._tell_nodes(space))
             try:
@@ -201,7 +208,7 @@ class _Port:
             self._feed.is_not_told(f"verdict {self._waiting[0]} was told and is not acknowledged")
             self._waiting.clear()
             self._window = max(1, self._window // 2)
-            self._pause_s = min(LONGEST_PAUSE_S, 2 * self._pause_s)
+            self._pause_s = max(self._settings.again_s, min(LONGEST_PAUSE_S, 2 * self._pause_s))
         elif not self._waiting and self._pause_s == self._settings.again_s:
             self._feed.is_told()
         if len(self._waiting) >= self._window:
@@ -230,13 +237,30 @@ class _Port:
         event.Message = ua.LocalizedText(said)
         self._waiting.append(row["seq"])
         self._highest = max(self._highest, row["seq"])
-        await self._events.trigger(time_attr=dt.datetime.fromisoformat(row["decided_at"]))
+        service = self._server.iserver.subscription_service
+        for number in list(service.subscriptions):
+            try:
+                await self._events.trigger(
+                    time_attr=dt.datetime.fromisoformat(row["decided_at"]), subscription_id=number
+                )
+            except Exception as error:  # noqa: BLE001  (a filter that asyncua falls over: that host's alone)
+                _log.error(
+                    events.HOST_REFUSED,
+                    host=self._feed.name,
+                    subscription=number,
+                    reason=f"{type(error).__name__}: {error}",
+                )
+                await service.delete_subscriptions([number])
 
-    def _somebody_listens(self) -> None:
-        self._subscribed = True
+    def _somebody_listens(self, created: Any) -> None:
+        asked = created.request_params.ItemsToCreate
+        if any(item.ItemToMonitor.AttributeId == ua.AttributeIds.EventNotifier for item in asked):
+            self._subscribed = True
 
     async def _acknowledge(self, _parent: Any, seq: int) -> Any:
         """A host has this verdict and all before it."""
+        if type(seq) is not int or seq < 0:
+            return ua.StatusCode(ua.StatusCodes.BadInvalidArgument)
         if seq > self._highest:
             return ua.StatusCode(ua.StatusCodes.BadOutOfRange)
         await self._feed.acknowledge(seq)
@@ -247,7 +271,9 @@ class _Port:
 
     async def _next(self, _parent: Any, most: int) -> Any:
         """The documents of the verdicts after the last acknowledged one, for hosts that do not take events."""
-        rows = (await self._feed.rows(within_s=0, after=self._feed.cursor))[: max(0, most)]
+        if type(most) is not int or most < 0:
+            return ua.StatusCode(ua.StatusCodes.BadInvalidArgument)
+        rows = (await self._feed.rows(within_s=0, after=self._feed.cursor))[:most]
         self._highest = max([self._highest, *(row["seq"] for row in rows)])
         documents = [json.dumps(document(row), ensure_ascii=False) for row in rows]
         return ua.Variant(documents, ua.VariantType.String, is_array=True)
@@ -293,7 +319,20 @@ async def _make(station: Station, settings: OpcUaSettings) -> Server:
         except (OSError, ValueError) as error:
             raise RefusedError(f"line.opcua.certificate or private_key cannot be read: {error}") from error
     server.set_security_policy(policies)
+    _keep_from_spinning(server)
     return server
+
+
+def _keep_from_spinning(server: Server) -> None:
+    """A host that asks for a publishing interval next to nothing gets PUBLISHING_MS; asyncua gives what is asked for."""
+    service = server.iserver.subscription_service
+    create = service.create_subscription
+
+    async def create_slower(params: Any, *rest: Any, **named: Any) -> Any:
+        params.RequestedPublishingInterval = max(params.RequestedPublishingInterval, PUBLISHING_MS)
+        return await create(params, *rest, **named)
+
+    service.create_subscription = create_slower
 
 
 def _argument(name: str, kind: int, rank: int = -1) -> ua.Argument:

@@ -76,10 +76,17 @@ class _Port:
             accepted, device_id=wanted.device_id, t3_s=wanted.t3_s, t6_s=wanted.t6_s, t8_s=wanted.t8_s,
             linktest_s=wanted.linktest_s, on_end=on_end,
         )  # fmt: skip
-        equipment = Equipment(
-            self._station, settings, remote=wanted.control == "remote", host=f"SECS/GEM host {address}",
-            feed=self._feed, ask=self._ask,
-        )  # fmt: skip
+        try:
+            equipment = Equipment(
+                self._station, settings, remote=wanted.control == "remote", host=f"SECS/GEM host {address}",
+                feed=self._feed, ask=self._ask,
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001  (what goes wrong with a host is that host's)
+            accepted.close()
+            _log.exception(events.HOST_LOST, host=self._feed.name, address=address)
+            self._feed.is_not_told(f"{type(error).__name__}: {error}")
+            return
+        leaving = asyncio.create_task(self._leave(equipment))
         try:
             await asyncio.to_thread(equipment.enable)
             await self._tell(equipment, ended)
@@ -87,10 +94,16 @@ class _Port:
             _log.exception(events.HOST_LOST, host=self._feed.name, address=address)
             equipment.end(f"{type(error).__name__}: {error}")
         finally:
+            leaving.cancel()
             await asyncio.to_thread(equipment.close)
             why = await ended
             self._feed.is_not_told(f"no host is connected; the last one: {why}")
             _log.info(events.HOST_LOST, host=self._feed.name, address=address, reason=why)
+
+    async def _leave(self, equipment: Equipment) -> None:
+        """Whoever waits for the host's answer waits no longer when this station stops."""
+        await self._stopping.wait()
+        await asyncio.to_thread(equipment.leave)
 
     async def _tell(self, equipment: Equipment, ended: asyncio.Future[str]) -> None:
         """Verdicts in their order, each once the one before is acknowledged."""
@@ -103,6 +116,8 @@ class _Port:
             if self._loop.time() >= look_at:
                 await asyncio.to_thread(equipment.tell_state)
                 look_at = self._loop.time() + STATE_S
+            if equipment.spools and await self._feed.first() is None:
+                equipment.nothing_waits()
             if not equipment.takes_verdicts:
                 await asyncio.sleep(LOOK_S)
                 continue
@@ -121,12 +136,9 @@ class _Port:
     async def _report_some(self, equipment: Equipment, ended: asyncio.Future[str]) -> None:
         rows = await self._feed.rows(within_s=STATE_S)
         for row in rows:
-            if self._stopping.is_set() or ended.done() or not equipment.takes_verdicts:
+            if self._stopping.is_set() or ended.done() or not await asyncio.to_thread(equipment.report, row):
                 return
-            await asyncio.to_thread(equipment.report, row)
             await self._feed.acknowledge(row["seq"])
-        if not rows:
-            equipment.nothing_waits()
 
     async def _comes(self, equipment: Equipment, ended: asyncio.Future[str]) -> bool:
         """Whether the host selected the session within T7, and then communicates."""

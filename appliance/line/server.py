@@ -24,7 +24,7 @@ from appliance.verdict import now_utc
 
 LOCK_FILE = ".line.lock"
 STATE_S = 1.0
-FAREWELL_S = 5.0  # for what is under way, and to say goodbye
+FAREWELL_S = 2.5  # for what is under way, and to say goodbye; who starts this waits for five
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 Port = Callable[[Feed, asyncio.Event], Awaitable[None]]
 

@@ -24,6 +24,7 @@ NOT_EXECUTED, NO_VERDICT, FAILED = (
     0b0100_0000,
     0b1000_0000,
 )  # TEST_FLG; not executed: RESULT is invalid, too
+ABOVE, EQUAL_PASSES = 0b1000, 0b1000_0000  # PARM_FLG
 RETESTED_ID, RETESTED_PLACE, ABNORMAL, PART_FAILED, PART_UNDECIDED = 0b1, 0b10, 0b100, 0b1000, 0b1_0000  # PART_FLG
 NO_SPECS, NO_LOW, NO_HIGH = 0b0000_1110, 0b0100_0000, 0b1000_0000  # OPT_FLAG
 MISSING_PLACE, MISSING_BIN, MISSING_COUNT = -32768, 65535, 4294967295
@@ -100,7 +101,8 @@ def records(station: str, lot: Lot, rows: Sequence[Row]) -> Iterator[bytes]:
         yield _record((1, 40), struct.pack("<BBHI", ALL_HEADS, 0, number, count), mark.encode(), _text(text))
     for number in sorted({_soft_bin(row) for row in final} - {MISSING_BIN}):
         passed = [row["verdict"] == "PASS" for row in final if _soft_bin(row) == number]
-        mark = "P" if all(passed) else " " if any(passed) else "F"
+        failed = [row["verdict"] == "FAIL" for row in final if _soft_bin(row) == number]
+        mark = "P" if all(passed) else "F" if all(failed) else " "
         head = struct.pack("<BBHI", ALL_HEADS, 0, number, len(passed))
         yield _record((1, 50), head, mark.encode(), _text(CLASSES[number - 1]))
     yield _record((1, 20), struct.pack("<I", max(times)), b" ")
@@ -115,9 +117,10 @@ def _parts(rows: Iterable[Row]) -> Iterator[bytes]:
         yield from (_test(test, row) for test in TESTS)
         executed = sum(row[test.column] is not None for test in TESTS)
         place = None if row["die_x"] is None or row["die_y"] is None else (row["die_x"], row["die_y"])
-        flag = RETESTED_PLACE if place in places else RETESTED_ID if row["name"] in names else 0
+        fits = place is not None and all(abs(v) < -MISSING_PLACE for v in place)
+        flag = RETESTED_PLACE if fits and place in places else RETESTED_ID if row["name"] in names else 0
         flag |= {"PASS": 0, "FAIL": PART_FAILED, "RETEST": ABNORMAL | PART_UNDECIDED}[row["verdict"]]
-        x, y = place if place is not None and all(abs(v) < -MISSING_PLACE for v in place) else (MISSING_PLACE,) * 2
+        x, y = place if place is not None and fits else (MISSING_PLACE,) * 2
         yield _record(
             (5, 20),
             struct.pack("<BBBHHHhhI", HEAD, SITE, flag, executed, row["hard"], _soft_bin(row), x, y, round(row["ms_total"])),
@@ -132,11 +135,12 @@ def _test(test: _Test, row: Row) -> bytes:
     """PTR; the score has its limit as the high one, and passes or fails."""
     value, limited = row[test.column], test.number == SCORE
     flag = NOT_EXECUTED | NO_VERDICT if value is None else 0 if limited else NO_VERDICT
+    parm = EQUAL_PASSES if limited else 0
     if limited and value is not None and value > row["spec"]:
-        flag |= FAILED
+        flag, parm = flag | FAILED, parm | ABOVE
     optional = NO_SPECS | NO_LOW | (0 if limited else NO_HIGH)
     return _record(
-        (15, 10), struct.pack("<IBBBBf", test.number, HEAD, SITE, flag, 0, value or 0.0), _text(test.name), _text(""),
+        (15, 10), struct.pack("<IBBBBf", test.number, HEAD, SITE, flag, parm, value or 0.0), _text(test.name), _text(""),
         struct.pack("<Bbbbff", optional, 0, 0, 0, 0.0, row["spec"] if limited else 0.0), _text(test.unit),
         _text("%9.6f"), _text(""), _text("%9.6f" if limited else ""),
     )  # fmt: skip

@@ -56,9 +56,6 @@ def as_xml(lot: Lot, wafer: str, dies: dict[tuple[int, int], Row]) -> bytes:
         "ProductId": product, "LotId": name, "CreateDate": when, "SupplierName": "", "Rows": str(lines), "Columns": str(columns),
         "Orientation": "0", "OriginLocation": str(LOWER_LEFT), "BinType": "Decimal", "NullBin": str(NULL_BIN),
     })  # fmt: skip
-    ET.SubElement(device, "ReferenceDevice", {
-        "ReferenceDeviceX": "0", "ReferenceDeviceY": "0", "RefDevicePosX": str(xs[0]), "RefDevicePosY": str(ys[0]),
-    })  # fmt: skip
     for number, count in sorted(Counter(row["hard"] for row in dies.values()).items()):
         quality, text = BINS[number]
         ET.SubElement(
@@ -66,6 +63,7 @@ def as_xml(lot: Lot, wafer: str, dies: dict[tuple[int, int], Row]) -> bytes:
             "Bin",
             {"BinCode": f"{number:03}", "BinCount": str(count), "BinQuality": quality, "BinDescription": text},
         )
+    ET.SubElement(device, "SupplierData", {"FirstColumnX": str(xs[0]), "LastRowY": str(ys[0])})
     data = ET.SubElement(device, "Data", {"MapName": "Umbra", "MapVersion": "1"})
     for y in range(ys[-1], ys[0] - 1, -1):
         codes = (dies[x, y]["hard"] if (x, y) in dies else NULL_BIN for x in range(xs[0], xs[-1] + 1))

@@ -117,7 +117,7 @@ class Daemon:
 
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         lines = self.log.read_text().splitlines()
-        found = [json.loads(line) for line in lines if line.startswith("{")]
+        found = [json.loads(line) for line in lines if line.startswith('{"')]
         return [line for line in found if line["event"] == event]
 
 

@@ -114,7 +114,9 @@ def test_settings_of_its_own_stay_and_that_is_told(station: Station, tmp_path: P
     back_up(station, tmp_path / "copy")
     assert not restore(tmp_path / "copy", station).settings_stay, "the same"
     settings.write_text("[limits]\npixels = 2000\n")
-    assert "umbra.toml is the one that was there" in umbra("restore", tmp_path / "copy", "--station", station.root).stdout
+    assert (
+        "umbra.toml is the one that was there" in umbra("restore", tmp_path / "copy", "--station", station.root).stdout
+    )
     assert "2000" in settings.read_text()
 
 

@@ -121,6 +121,9 @@ def test_stdf_as_another_parser_reads_it(station: Station) -> None:
     assert [t["RESULT"] for t in scores] == pytest.approx([row["score"] or 0.0 for row in rows], rel=1e-6)
     assert [t["TEST_FLG"] for t in scores] == [0, 0, 0x80, 0, 0x52, 0x80], "passed, failed, not executed"
     assert [t["HI_LIMIT"] for t in scores] == [pytest.approx(0.3)] * 6
+    assert [t["PARM_FLG"] for t in scores] == [0x80, 0x80, 0x88, 0x80, 0x80, 0x88], (
+        "equal to the limit passes; above it"
+    )
     assert {t["OPT_FLAG"] & 0b1111_0000 for t in scores} == {0b0100_0000}, "a high limit, no low one"
     noise = [t for t in of(records, "PTR") if t["TEST_TXT"] == "NoiseSigma"]
     assert {(t["UNITS"], t["OPT_FLAG"] & 0b1100_0000) for t in noise} == {("DN", 0b1100_0000)}
@@ -169,9 +172,9 @@ def test_a_map_by_g85_and_as_csv_holds_the_newest_verdict_of_each_die(station: S
     assert [row.text for row in device.iter("Row")] == ["001 002 255", "255 255 003"], "from the largest y down"
     assert [tuple(b.attrib.values()) for b in device.iter("Bin")] == [
         ("001", "1", "Pass", "PASS"), ("002", "1", "Fail", "FAIL"), ("003", "1", "Fail", "RETEST")]  # fmt: skip
-    reference = device.find("ReferenceDevice")
-    assert reference is not None
-    assert (reference.get("RefDevicePosX"), reference.get("RefDevicePosY")) == ("0", "-1")
+    first = device.find("SupplierData")
+    assert first is not None
+    assert (first.get("FirstColumnX"), first.get("LastRowY")) == ("0", "-1")
     lines = list(csv.DictReader(io.StringIO((folder / "wafer-2.csv").read_text())))
     assert [(line["x"], line["y"], line["verdict"], line["frame"]) for line in lines] == [
         ("2", "-1", "RETEST", "f5.tif"), ("0", "0", "PASS", "f4.tif"), ("1", "0", "FAIL", "f6.tif")]  # fmt: skip

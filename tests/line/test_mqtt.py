@@ -39,8 +39,11 @@ class Host:
         self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id="host", protocol=paho.MQTTv5)
         self._client.on_message = lambda _c, _u, message: self.told.append(message)
         self._client.on_connect = lambda client, *_: client.subscribe("umbra/#", qos=1)
+        subscribed = threading.Event()
+        self._client.on_subscribe = lambda *_: subscribed.set()
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
+        assert subscribed.wait(30)
 
     def verdicts(self) -> list[dict[str, Any]]:
         """In the order in which they came, each once."""
@@ -117,8 +120,11 @@ def test_a_broker_that_was_away_gets_everything_in_order(running: Daemon, broker
     wait_until(lambda: len(outbox(station)) == 3, "verdicts all the same")
     wait_until(lambda: line_state(station, "mqtt").get("behind") == 3, "it is told what waits")
     assert line_state(station, "mqtt")["error"]
+    line = line_pid(running)
+    os.kill(line, signal.SIGSTOP)  # or it tells a broker that has no other host yet
     broker.start()
     back = Host(broker.port)
+    os.kill(line, signal.SIGCONT)
     wait_until(lambda: len(back.verdicts()) == 3, "what waited")
     assert [v["seq"] for v in back.verdicts()] == [1, 2, 3]
     back.close()
@@ -129,10 +135,13 @@ def test_what_waits_survives_the_station(running: Daemon, broker: Broker) -> Non
     broker.stop()
     drop(station, "a")
     wait_until(lambda: outbox(station), "a verdict")
+    line = line_pid(running)
     running.kill()
+    os.kill(line, signal.SIGKILL)  # it would outlive the station by a second, and tell
     broker.start()
     back = Host(broker.port)
     again = Daemon(station)
+    again.wait_ready()
     wait_until(lambda: len(back.verdicts()) == 1, "the verdict of the station before")
     assert again.stop() == 0
     back.close()

@@ -148,6 +148,13 @@ def test_what_is_not_acknowledged_comes_again_and_what_waited_in_order(running: 
             assert len(deaf.seqs()) < 30, "not all at once"
             with pytest.raises(ua.uaerrors.BadOutOfRange):
                 await deaf.call("AcknowledgeResults", ua.Variant(30, ua.VariantType.UInt64))
+            for wrong in (
+                ua.Variant(3.0, ua.VariantType.Double),
+                ua.Variant("3"),
+                ua.Variant(-1, ua.VariantType.Int64),
+            ):
+                with pytest.raises(ua.uaerrors.BadInvalidArgument):
+                    await deaf.call("AcknowledgeResults", wrong)
             await deaf.call("AcknowledgeResults", ua.Variant(3, ua.VariantType.UInt64))
         async with connected(port) as at:
             await at.listen()
@@ -155,6 +162,27 @@ def test_what_is_not_acknowledged_comes_again_and_what_waited_in_order(running: 
 
     asyncio.run(hosts())
     wait_until(lambda: line_state(station, "opcua")["cursor"] == 30, "acknowledged")
+
+
+def test_a_filter_that_the_server_falls_over_costs_that_host_alone(running: Daemon, port: int) -> None:
+    station = running.station
+
+    async def hosts() -> None:
+        async with connected(port) as odd, connected(port) as at:
+            subscription = await odd.client.create_subscription(0.001, odd)
+            clause = ua.SimpleAttributeOperand(
+                TypeDefinitionId=ua.NodeId(ua.ObjectIds.BaseEventType), AttributeId=ua.AttributeIds.Value,
+                BrowsePath=[ua.QualifiedName("data_types", 0)],
+            )  # fmt: skip
+            await subscription._subscribe(
+                odd.client.nodes.server, ua.AttributeIds.EventNotifier, ua.EventFilter(SelectClauses=[clause])
+            )
+            await at.listen()
+            drop(station, "a")
+            await at.until(lambda: at.seqs() == [1], "the other host is told")
+
+    asyncio.run(hosts())
+    assert running.log_lines("host.lost") == []
 
 
 def test_a_host_without_events_asks_for_the_next_ones(running: Daemon, port: int) -> None:

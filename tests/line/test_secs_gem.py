@@ -156,6 +156,8 @@ def test_the_host_defines_reports_which_survive_both_processes(
     wait_until(lambda: later.reports, "the same report from another process")
     assert later.reports[0][77][0] == 2
     assert later.ask(2, 33, {"DATAID": 0, "DATA": [{"RPTID": 78, "VID": [999999]}]}) == 4, "no such variable"
+    assert later.ask(2, 33, {"DATAID": 0, "DATA": [{"RPTID": variables.U4([7, 8]), "VID": [number["Seq"]]}]}) == 2
+    assert later.ask(2, 35, {"DATAID": 0, "DATA": [{"CEID": VERDICT, "RPTID": [variables.U4([7, 8])]}]}) == 2
     later.disable()
     assert again.stop() == 0
 
@@ -178,6 +180,12 @@ def test_names_and_values_of_state_and_limits(running: Daemon, port: int, connec
     assert host.ask(2, 13, [LIMIT]) == [0.375]
     for wrong in (0.0, 1.5, float("nan")):
         assert host.ask(2, 15, [{"ECID": LIMIT, "ECV": variables.F8(wrong)}]) == 3, wrong
+    names = {told["ECID"]: told["ECNAME"] for told in host.ask(2, 29, [])}
+    assert (names[CONFIG_SPOOL], names["Limit:IMX1"]) == ("ConfigSpool", "Limit of IMX1")
+    assert host.ask(2, 15, [{"ECID": 1, "ECV": variables.U4(20)}, {"ECID": 2, "ECV": variables.U4(2)}]) == 0, (
+        "GEM's own"
+    )
+    assert host.ask(2, 13, [1, 2]) == [20, 2]
     drop(running.station, "judged")
     wait_until(host.verdicts, "a verdict")
     assert host.verdicts()[0]["Limit"] == 0.375
@@ -199,9 +207,13 @@ def test_commands(running: Daemon, port: int, connect: Callable[..., Host]) -> N
     wait_until(lambda: len(host.verdicts()) == 1, "screened after all")
     assert host.command("SPEC_SET", LIMIT="0.125", PRODUCT="IMX1", NOTE="lot 7 only")[0] == 0
     assert host.command("SPEC_SET", LIMIT="0.5")[0] == 0
+    drop(station, "umlaut", folder="IMX Ä/L", seed=3)
+    wait_until(lambda: len(host.verdicts()) == 2, "of a product whose name is not ASCII")
+    assert host.command("SPEC_SET", LIMIT="0.75", PRODUCT=host.verdicts()[1]["Product"])[0] == 0
+    assert host.command("SPEC_SET", LIMIT="0.75", PRODUCT="") == (3, [{"CPNAME": "PRODUCT", "CPACK": 2}])
     with closing(VerdictLog(station.database, readonly=True)) as log:
         assert [(row["product"], row["spec"], row["note"]) for row in log.table("specs")] == [
-            (None, 0.5, None), ("IMX1", 0.125, "lot 7 only")]  # fmt: skip
+            ("IMX Ä", 0.75, None), (None, 0.5, None), ("IMX1", 0.125, "lot 7 only")]  # fmt: skip
     assert host.command("SPEC_SET", LIMIT="7.0") == (3, [{"CPNAME": "LIMIT", "CPACK": 2}])
     assert host.command("SPEC_SET", LIMIT="much") == (3, [{"CPNAME": "LIMIT", "CPACK": 3}])
     assert host.command("SPEC_SET", PRODUCT="IMX1")[0] == 3
@@ -218,6 +230,7 @@ def test_in_local_control_the_host_only_reads(
     assert host.command("STOP")[0] == 2
     assert host.command("SPEC_SET", LIMIT="0.5")[0] == 2
     assert host.ask(2, 15, [{"ECID": LIMIT, "ECV": variables.F8(0.5)}]) == 2
+    assert host.ask(2, 15, [{"ECID": CONFIG_SPOOL, "ECV": variables.U8(1)}]) == 0, "how it is told is the host's affair"
     drop(running.station, "a")
     wait_until(host.verdicts, "a verdict all the same")
     assert host.ask(1, 15) == 0, "the host takes the station offline"
@@ -277,8 +290,8 @@ def test_spooling_as_the_host_wants_it(running: Daemon, port: int, connect: Call
     assert host.ask(6, 23, 0) == 0
     wait_until(lambda: len(host.verdicts()) == 6, "the rest")
     assert [told["Seq"] for told in host.verdicts()] == [1, 2, 3, 4, 5, 6]
-    assert host.ask(6, 23, 0) == 0
-    wait_until(lambda: not host.value("SpoolActive"), "nothing is spooled any more")
+    wait_until(lambda: not host.value("SpoolActive"), "what is empty is no spool, though the host asked for no more")
+    assert host.ask(6, 23, 0) == 2
     drop(station, "live", seed=10)
     wait_until(lambda: len(host.verdicts()) == 7, "told at once")
     host.disable()
@@ -290,6 +303,9 @@ def test_spooling_as_the_host_wants_it(running: Daemon, port: int, connect: Call
     assert last.ask(6, 23, 1) == 0, "purge"
     wait_until(lambda: line_state(station, "secs_gem")["behind"] == 0, "nothing waits")
     assert last.verdicts() == []
+    wait_until(lambda: not last.value("SpoolActive"), "purged")
+    drop(station, "after", seed=12)
+    wait_until(lambda: [told["Frame"] for told in last.verdicts()] == ["after.tif"], "told at once")
 
 
 def test_a_host_that_refuses_or_never_acknowledges_gets_it_again(
@@ -361,9 +377,31 @@ def test_a_host_that_floods_and_reads_nothing_is_left(running: Daemon, port: int
                 peer.sendall(LINKTEST * 1000)
         drop(station, "a")
         wait_until(lambda: "P/L/a.json" in outbox(station), "judged meanwhile")
-        wait_until(lambda: "no host is connected" in (line_state(station, "secs_gem").get("error") or ""), "left")
+        left = "the host reads nothing", "does not answer a linktest", "does not acknowledge"
+        wait_until(lambda: any(why in (line_state(station, "secs_gem").get("error") or "") for why in left), "left")
     host = connect(port)
     wait_until(lambda: len(host.verdicts()) == 1, "the next host is told")
+
+
+def test_a_damaged_file_of_definitions_is_no_end(running: Daemon, port: int, connect: Callable[..., Host]) -> None:
+    for damaged in ('{"reports": [[[7, 8], [4001]]]}', '{"reports": 3}', '{"colour": "red"}', "{"):
+        (running.station.root / "secs_gem.json").write_text(damaged)
+        host = connect(port)
+        assert host.value("Ready") is True
+        host.disable()
+        wait_until(lambda: not line_state(running.station, "secs_gem")["connected"], "it went")
+
+
+def test_stopping_waits_for_no_host(
+    with_hosts: Callable[[str], Station], port: int, connect: Callable[..., Host]
+) -> None:
+    running = Daemon(with_hosts(settings_of(port).replace("t3_s = 2", "t3_s = 100")))
+    running.wait_ready()
+    mute = connect(port, ackc6=None)
+    drop(running.station, "a")
+    wait_until(lambda: mute.asked == 1, "it is told, and says nothing")
+    assert running.stop() == 0
+    assert running.log_lines("line.died") == [], "it ended by itself"
 
 
 def test_one_host_at_a_time(running: Daemon, port: int, connect: Callable[..., Host]) -> None:

@@ -129,14 +129,21 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
             self._spool = Spool(active=True)
             self.trigger_collection_events([SPOOL_ACTIVATED])
 
-    def report(self, row: Row) -> None:
-        """Report a verdict, and wait until the host has it.
+    @property
+    def spools(self) -> bool:
+        """Whether what waits is held back until the host asks for it."""
+        return self._spool.active
+
+    def report(self, row: Row) -> bool:
+        """Report a verdict, and wait until the host has it; False where it is not to be told any more.
 
         Raises:
             ConnectionResetError: it is gone, or does not answer within T3.
             HostRefusesError: it does not take it.
         """
         with self._building:
+            if not self.takes_verdicts:  # the host has just said so
+                return False
             self._told = document(row)
             reports = self._build_collection_event(VERDICT)
         said = self.stream_function(6, 11)({"DATAID": 1, "CEID": VERDICT, "RPT": reports})
@@ -151,6 +158,7 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         if self._spool.active:
             self._spool.quota -= 1
             self._spool.sent += 1
+        return True
 
     def nothing_waits(self) -> None:
         """Everything was reported: the spool is empty."""
@@ -171,9 +179,14 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         """Let nothing more come or go; the first reason counts."""
         self.protocol._connection.end(why)
 
+    def leave(self) -> None:
+        """Tell the host that this station goes, and end the connection."""
+        self.protocol.send_separate_req()
+        self.end("this station stops")
+
     def close(self) -> None:
         """Take leave, and end the connection and its threads."""
-        self.protocol.send_separate_req()
+        self.leave()
         self.disable()
 
     # --- definitions ----------------------------------------------------------------------------------------------
@@ -221,12 +234,18 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         self._definitions.write(self._station.root / FILE)
 
     def _on_s02f33(self, handler: Any, message: Message) -> Any:
+        asked = self.settings.streams_functions.decode(message).DATA.get()
+        if not all(_is_id(one) for report in asked for one in (report["RPTID"], *report["VID"])):
+            return self.stream_function(2, 34)(self._codes.DRACK.INVALID_FORMAT)
         with self._building:
             answer = super()._on_s02f33(handler, message)
             self._keep()
         return answer
 
     def _on_s02f35(self, handler: Any, message: Message) -> Any:
+        asked = self.settings.streams_functions.decode(message).DATA.get()
+        if not all(_is_id(one) for link in asked for one in (link["CEID"], *link["RPTID"])):
+            return self.stream_function(2, 36)(self._codes.LRACK.INVALID_FORMAT)
         with self._building:
             answer = super()._on_s02f35(handler, message)
             self._keep()
@@ -308,7 +327,7 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
             self._keep(spool=bool(value))
         elif equipment_constant.ecid == MAX_SPOOL_TRANSMIT:
             self._keep(max_transmit=int(value))
-        else:
+        elif hasattr(equipment_constant, "product"):
             self._set_limit(equipment_constant.product, float(value), None)
 
     def _look_up_limits(self) -> None:
@@ -331,10 +350,10 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         return super()._on_s02f13(handler, message)
 
     def _on_s02f15(self, handler: Any, message: Message) -> Any:
-        if not self._may_command:
-            return self.stream_function(2, 16)(self._codes.EAC.BUSY)
         for asked in self.settings.streams_functions.decode(message):
-            value = asked.ECV.get()
+            number, value = _plain(asked.ECID), asked.ECV.get()
+            if not self._may_command and (number == LIMIT or isinstance(number, str)):
+                return self.stream_function(2, 16)(self._codes.EAC.BUSY)
             if not isinstance(value, int | float) or not math.isfinite(value):
                 return self.stream_function(2, 16)(self._codes.EAC.OUT_OF_RANGE)
         self._look_up_limits()
@@ -378,6 +397,8 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
     def _wrong(self, given: dict[str, Any], takes: tuple[str, ...]) -> dict[str, int]:
         cpack = self._codes.CPACK
         wrong = {name: cpack.PARAMETER_UNKNOWN for name in given if name not in takes}
+        if "PRODUCT" in takes and given.get("PRODUCT") == "":  # a field that nobody filled in is not all products
+            wrong["PRODUCT"] = cpack.CPVAL_ILLEGAL_VALUE
         if "LIMIT" in takes and "LIMIT" in given:
             try:
                 if not 0.0001 <= float(given["LIMIT"]) <= 1.0:
@@ -390,7 +411,7 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         done, already = self._codes.HCACK.ACK, self._codes.HCACK.ALREADY_IN_CONDITION
         if name == SPEC_SET:
             product, note = (str(given[key]) if given.get(key) else None for key in ("PRODUCT", "NOTE"))
-            self._set_limit(product, float(given["LIMIT"]), note)
+            self._set_limit(None if product is None else self._known_as(product), float(given["LIMIT"]), note)
             return int(done)
         with closing(VerdictLog(self._station.database)) as log:
             if (pause.find_pause(log) is None) == (name == START):
@@ -401,6 +422,12 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
                 pause.pause(log, who=self._host, why=str(given["WHY"]) if given.get("WHY") else None)
         self.trigger_collection_events([self.remote_commands[name].ce_finished])
         return int(done)
+
+    def _known_as(self, told: str) -> str:
+        """The product whose name was told so: one that is not ASCII was told with escapes."""
+        with closing(VerdictLog(self._station.database, readonly=True)) as log:
+            known = [row["product"] for row in log.select("SELECT DISTINCT product FROM frames", ())]
+        return next((product for product in known if as_ascii(product) == told), told)
 
     # --- spooling -------------------------------------------------------------------------------------------------
 
@@ -459,6 +486,11 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
             super()._handle_stream_function(message)
         elif message.header.require_response:
             self.send_response(self.stream_function(message.header.stream, 0)(), message.header.system)
+
+
+def _is_id(found: Any) -> bool:
+    """Whether it numbers or names one thing; SECS-II lets an item hold several numbers."""
+    return isinstance(found, int | str) and not isinstance(found, bool)
 
 
 def _plain(item: Any) -> Any:

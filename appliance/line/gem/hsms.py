@@ -83,9 +83,12 @@ class Connection(secsgem.common.Connection):
                 self.on_data({"source": self, "data": message})
         except (OSError, EOFError, ValueError) as error:
             self.end(str(error))
-        self._socket.close()
-        self.on_disconnected({"source": self})
-        self._on_end(self._why or "")
+        finally:
+            try:
+                self._socket.close()
+                self.on_disconnected({"source": self})
+            finally:
+                self._on_end(self._why or "")
 
     def _message(self) -> bytes:
         """The next message with its length before it.

@@ -11,7 +11,10 @@ from typing import Any
 
 from secsgem.secs import variables
 
+from appliance import log as events
 from appliance.line.fields import STATE_FIELDS, VERDICT_FIELDS, Field, Kind
+
+_log = events.get()
 
 Id = int | str  # SECS-II numbers things or names them
 Text, Real, Large = variables.String, variables.F8, variables.U8
@@ -94,11 +97,23 @@ class Definitions:
 
     @classmethod
     def read(cls, path: Path) -> Definitions:
-        """As the file has them; a file that cannot be read counts as none."""
+        """As the file has them; a file that is none of ours counts as none."""
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            found = cls(**json.loads(path.read_text(encoding="utf-8")))
+            if found._holds():
+                return found
+            reason = "numbers or names are wanted"
+        except FileNotFoundError:
             return cls()
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        _log.error(events.DEFINITIONS_LOST, file=path.name, reason=reason)
+        return cls()
+
+    def _holds(self) -> bool:
+        """Whether everything is numbered or named by one number or name."""
+        some = [self.enabled, *(ids for one, ids in (*self.reports, *self.links) for ids in ([one], ids))]
+        return all(isinstance(one, int | str) for ids in some for one in ids)
 
     def write(self, path: Path) -> None:
         """Replace the file."""
