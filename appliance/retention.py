@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from appliance.images import ImageStore
+from appliance.line.feed import key_of
 from appliance.put_away import judged_frame, put_away_files
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station
-from appliance.verdict_log import VerdictLog
+from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
 DAY_S = 86400.0
 EMPTY_S = 60.0  # somebody may be about to write into a folder that is younger
@@ -80,10 +81,22 @@ class Retention:
                 self._delete(file, report)
                 report.files += 1
         if wanted.verdicts_days:
-            report.verdicts = self.log.forget(_utc(self._cutoff(wanted.verdicts_days)), chunk=CHUNK)
+            report.verdicts = self._verdicts(_utc(self._cutoff(wanted.verdicts_days)), report)
         for folder in (self.station.done, self.station.quarantine, self.station.outbox):
             _remove_empty(folder, before=self.now - EMPTY_S)
         return report
+
+    def _verdicts(self, before: str, report: Report) -> int:
+        """Forget verdicts that every host on the line has taken."""
+        cursors = {name: self.log.find_cursor(key_of(name)) for name in self.station.settings.line.protocols}
+        taken = {name: cursor for name, cursor in cursors.items() if cursor is not None}
+        behind = min(taken, key=lambda name: taken[name], default=None)
+        gone = self.log.forget(before, chunk=CHUNK, up_to=LARGEST_SEQ if behind is None else taken[behind])
+        if behind is not None and self.log.is_due(before, after=taken[behind]):
+            report.troubles.append(
+                f"verdicts after number {taken[behind]} stay: the host by {behind} has not taken them"
+            )
+        return gone
 
     def _cutoff(self, days: float) -> float:
         return self.now - days * DAY_S

@@ -340,25 +340,30 @@ class VerdictLog(LogFile):
         sql = "SELECT COALESCE(MAX(id), 0) FROM frames WHERE first_seen_at < ?"
         return self._number(sql, (at,))
 
-    def forget(self, before: str, *, chunk: int) -> int:
+    def is_due(self, before: str, *, after: int) -> bool:
+        """Whether a verdict with a larger number was decided before a time."""
+        return bool(self.select("SELECT 1 FROM verdicts WHERE decided_at < ? AND seq > ? LIMIT 1", (before, after)))
+
+    def forget(self, before: str, *, chunk: int, up_to: int = LARGEST_SEQ) -> int:
         """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled or rates stay.
 
         Args:
             before: time as verdicts carry it; written down first, since the log refuses to delete anything younger.
             chunk: rows a transaction.
+            up_to: largest number that may go.
 
         Returns:
             How many verdicts.
         """
         due = ("SELECT v.seq, v.frame_id FROM verdicts v JOIN frames f ON f.id = v.frame_id "
-               "WHERE v.decided_at < ? AND f.first_seen_at < ? "
+               "WHERE v.decided_at < ? AND f.first_seen_at < ? AND v.seq <= ? "
                "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) "
                "AND NOT EXISTS (SELECT 1 FROM rating_frames r WHERE r.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
         gone = 0
-        if not self.select(due, (before, before, 1)):
+        if not self.select(due, (before, before, up_to, 1)):
             return gone
         self._set_horizon(before)
-        while rows := self.select(due, (before, before, chunk)):
+        while rows := self.select(due, (before, before, up_to, chunk)):
             with self.transaction() as db:
                 db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
                 db.executemany(

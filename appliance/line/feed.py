@@ -20,6 +20,11 @@ MOST_COUNTED = 10_000  # of what waits
 Answer = TypeVar("Answer")
 
 
+def key_of(name: str) -> str:
+    """Under which the log keeps the cursor of a protocol."""
+    return f"line.{name}"
+
+
 class Feed:
     """Where one host is in the log. The log is read and written in a thread of its own: a busy disk keeps no other host waiting.
 
@@ -37,7 +42,7 @@ class Feed:
         self.error: str | None = "not connected yet"
         self.cursor = 0
         self._path = station.database
-        self._key = f"line.{name}"
+        self._key = key_of(name)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._key)
         self._store_at = 0.0
         self._open()

@@ -19,9 +19,10 @@ import pytest
 
 from appliance.images import ImageStore
 from appliance.labels import Label
+from appliance.line.feed import key_of
 from appliance.reading import UNREAD
 from appliance.retention import DAY_S, Report, Retention
-from appliance.settings import RetentionSettings, Settings
+from appliance.settings import LineSettings, LotSettings, MqttSettings, OpcUaSettings, RetentionSettings, Settings
 from appliance.station import Station
 from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
@@ -58,8 +59,10 @@ def put(
     return int(row["frame_id"])
 
 
-def keep(station: Station, log: VerdictLog, *, days_from_now: float = 0, **wanted: Any) -> Report:
-    chosen = Settings(retention=RetentionSettings(**wanted))
+def keep(
+    station: Station, log: VerdictLog, *, days_from_now: float = 0, line: LineSettings | None = None, **wanted: Any
+) -> Report:
+    chosen = Settings(retention=RetentionSettings(**wanted), line=line or LineSettings())
     return Retention(Station(station.root, chosen), log, NOW + days_from_now * DAY_S).run()
 
 
@@ -264,6 +267,21 @@ def test_numbers_of_forgotten_verdicts_are_not_given_again(station: Station, log
     put(station, log, "a")
     assert keep(station, log, days_from_now=9, outbox_days=1, verdicts_days=2).verdicts == 1
     assert log.record(frame(), row_of("P/L/b.tif", "b" * 64))["seq"] == 2
+
+
+def test_verdicts_wait_for_the_host_that_has_taken_least(station: Station, log: VerdictLog) -> None:
+    for name in "abcd":
+        put(station, log, name)
+    hosts = LineSettings(mqtt=MqttSettings(host="broker"), stdf=LotSettings(), opcua=OpcUaSettings())
+    log.set_cursor(key_of("mqtt"), 4)
+    log.set_cursor(key_of("stdf"), 2)  # OPC UA has none: nobody has ever told it
+    log.set_cursor(key_of("secs_gem"), 1)  # no longer in umbra.toml
+    report = keep(station, log, days_from_now=9, outbox_days=1, verdicts_days=2, line=hosts)
+    assert (report.verdicts, [row["seq"] for row in log.verdicts()]) == (2, [3, 4])
+    assert report.troubles == ["verdicts after number 2 stay: the host by stdf has not taken them"]
+    log.set_cursor(key_of("stdf"), 4)
+    report = keep(station, log, days_from_now=9, outbox_days=1, verdicts_days=2, line=hosts)
+    assert (report.verdicts, report.troubles, log.verdicts()) == (2, [], [])
 
 
 def test_verdicts_do_not_go_before_their_files() -> None:
