@@ -35,7 +35,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const form = find("#rate-form");
   if (!form) {
     const rater = find("#rater");
-    if (rater) rater.value ||= localStorage.getItem(NAME) || "";
+    if (rater && rater !== document.activeElement) rater.value ||= localStorage.getItem(NAME) || ""; // somebody may be typing
     return;
   }
   form.addEventListener("submit", (event) => {

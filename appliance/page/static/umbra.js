@@ -101,5 +101,6 @@ document.addEventListener("DOMContentLoaded", () => {
     return showSignedIn();
   });
   find("#token-cancel").addEventListener("click", () => find("#token-dialog").close());
-  for (const field of document.querySelectorAll('input[name="who"]')) field.value ||= localStorage.getItem(NAME) || "";
+  // Not the one that somebody is typing in: the name would stand before what comes.
+  for (const field of document.querySelectorAll('input[name="who"]:not(:focus)')) field.value ||= localStorage.getItem(NAME) || "";
 });
