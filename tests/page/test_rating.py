@@ -71,3 +71,7 @@ def test_two_people_rate_blindly_and_levels_stand_against_them(page: Page, line:
     expect(page.get_by_role("region", name="Mean opinion scores by level").locator("tbody tr")).to_have_count(
         len(told["result"]["mos_by_level"])
     )
+    page.set_viewport_size({"width": 390, "height": 900})
+    for view in ("/rate", f"/rate/{session['id']}/result"):
+        page.goto(view)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, view
