@@ -79,13 +79,7 @@ def test_the_examples_are_told_of_a_verdict(
     station = running.station
     wait_until(lambda: (line_state(station, "opcua").get("error") or "").startswith("no host"), "they listen")
     python = [sys.executable, "-u", "-c"]
-    secs = start(
-        [
-            *python,
-            example("SECS/GEM", "python").replace("port=5000", f"port={ports['secs_gem']}")
-            + "\nimport time; time.sleep(60)",
-        ]
-    )
+    secs = start([*python, example("SECS/GEM", "python").replace("port=5000", f"port={ports['secs_gem']}")])
     opcua = start([*python, example("OPC UA", "python").replace("4840", str(ports["opcua"]))])
     command = example("MQTT 5", "sh").strip().replace("-h broker.plant", f"-h 127.0.0.1 -p {broker.port}")
     mqtt = start(["sh", "-c", f"exec {command}"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -21,6 +24,7 @@ from appliance.verdict import document
 from appliance.verdict_log import VerdictLog
 from tests.appliance.running import DEADLINE_S, Daemon, drop, outbox, wait_until
 from tests.line.conftest import free_port, line_state
+from tests.line.test_docs import example
 
 
 class Host:
@@ -205,6 +209,32 @@ def test_a_host_without_events_asks_for_the_next_ones(running: Daemon, port: int
             assert await at.call("NextResults", ua.Variant(100, ua.VariantType.UInt32)) == []
 
     asyncio.run(host())
+
+
+def test_a_host_that_subscribes_and_then_stalls_slows_nobody(running: Daemon, port: int, tmp_path: Path) -> None:
+    station = running.station
+    script = example("OPC UA", "python").replace("4840", str(port))
+    with (tmp_path / "stalled.log").open("wb") as log:
+        stalled = subprocess.Popen([sys.executable, "-u", "-c", script], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        drop(station, "first")
+        wait_until(lambda: b"1 first.tif" in (tmp_path / "stalled.log").read_bytes(), "it listens")
+        stalled.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        for number in range(5):
+            drop(station, f"f{number}", seed=number)
+        wait_until(lambda: len(outbox(station)) == 6, "judged meanwhile")
+        assert time.monotonic() - began < 3
+
+        async def host() -> None:
+            async with connected(port) as at:
+                await at.listen()
+                await at.until(lambda: at.seqs()[-5:] == [2, 3, 4, 5, 6], "another host is told")
+
+        asyncio.run(host())
+    finally:
+        stalled.kill()
+        stalled.wait()
 
 
 def test_peers_that_talk_nonsense_or_nothing_slow_nobody(running: Daemon, port: int) -> None:

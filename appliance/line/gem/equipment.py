@@ -233,29 +233,27 @@ class Equipment(secsgem.gem.GemEquipmentHandler):
         )  # fmt: skip
         self._definitions.write(self._station.root / FILE)
 
+    def _defined(self, define: Callable[[Any, Message], Any], handler: Any, message: Message) -> Any:
+        """Let secsgem define, while no report is built, and write it down."""
+        with self._building:
+            answer = define(handler, message)
+            self._keep()
+        return answer
+
     def _on_s02f33(self, handler: Any, message: Message) -> Any:
         asked = self.settings.streams_functions.decode(message).DATA.get()
         if not all(_is_id(one) for report in asked for one in (report["RPTID"], *report["VID"])):
             return self.stream_function(2, 34)(self._codes.DRACK.INVALID_FORMAT)
-        with self._building:
-            answer = super()._on_s02f33(handler, message)
-            self._keep()
-        return answer
+        return self._defined(super()._on_s02f33, handler, message)
 
     def _on_s02f35(self, handler: Any, message: Message) -> Any:
         asked = self.settings.streams_functions.decode(message).DATA.get()
         if not all(_is_id(one) for link in asked for one in (link["CEID"], *link["RPTID"])):
             return self.stream_function(2, 36)(self._codes.LRACK.INVALID_FORMAT)
-        with self._building:
-            answer = super()._on_s02f35(handler, message)
-            self._keep()
-        return answer
+        return self._defined(super()._on_s02f35, handler, message)
 
     def _on_s02f37(self, handler: Any, message: Message) -> Any:
-        with self._building:
-            answer = super()._on_s02f37(handler, message)
-            self._keep()
-        return answer
+        return self._defined(super()._on_s02f37, handler, message)
 
     def _set_ce_state(self, ceed: bool, ceids: list[Id]) -> bool:
         wanted = ceids or list(self.collection_events)
