@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,20 @@ from engines.build import build_inspector
 pytest.register_assert_rewrite("tests.kernels.parity")
 
 REAL_DATA = Path(os.environ.get("UMBRA_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(sys.__stderr__.fileno()) if sys.__stderr__ is not None else 2
+
+
+@pytest.fixture(autouse=True)
+def _crashes_are_told(request: pytest.FixtureRequest) -> None:
+    """The black box of a station takes faulthandler for itself: give it back, so that a crash says where."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(request.config.stash[_STDERR])
 
 
 @pytest.fixture(scope="session")

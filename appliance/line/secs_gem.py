@@ -21,6 +21,7 @@ from appliance.station import Station
 LOOK_S = 0.1
 STATE_S = 0.5
 ASK_S = 5.0  # longest wait for the feed
+FAREWELL_S = 1.0  # how long a second host is kept waiting for the first one's end
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # after a host that refuses a verdict
 Answer = TypeVar("Answer")
 
@@ -55,6 +56,8 @@ class _Port:
     async def _accept(self, listener: socket.socket) -> None:
         while True:
             accepted, (address, *_) = await self._loop.sock_accept(listener)
+            if self._talking is not None:  # a host that comes back may be quicker than its own farewell
+                await asyncio.wait((self._talking,), timeout=FAREWELL_S)
             if self._talking is not None and not self._talking.done():
                 accepted.close()
                 _log.warning(

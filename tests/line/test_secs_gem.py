@@ -404,12 +404,21 @@ def test_stopping_waits_for_no_host(
     assert running.log_lines("line.died") == [], "it ended by itself"
 
 
+def test_a_host_that_comes_back_at_once_is_taken(running: Daemon, port: int) -> None:
+    told = 4 + 10
+    for _ in range(10):
+        with raw(port) as peer:
+            peer.sendall(SELECT)
+            assert len(peer.recv(told, socket.MSG_WAITALL)) == told, "selected at once"
+    assert running.log_lines("host.refused") == []
+
+
 def test_one_host_at_a_time(running: Daemon, port: int, connect: Callable[..., Host]) -> None:
     host = connect(port)
     with raw(port) as second:
         second.sendall(SELECT)
         with suppress(ConnectionResetError):
-            assert second.recv(100) == b"", "closed at once"
+            assert second.recv(100) == b"", "closed"
     drop(running.station, "a")
     wait_until(lambda: len(host.verdicts()) == 1, "the first host is told")
 
