@@ -17,6 +17,7 @@ from appliance import page
 from appliance.api import bundles, health, ratings, records, unseen, verdicts
 from appliance.api.access import Readers, only_known_keys
 from appliance.api.recent import RecentAnswers
+from appliance.api.straight import Straight
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.page.shell import STATIC, Assets, error_page, is_for_people
 from appliance.station import Station
@@ -39,6 +40,7 @@ def create_app(station: Station) -> FastAPI:
     app.mount("/static", Assets(directory=STATIC), name="static")
     app.add_middleware(BodyLimit)
     app.add_middleware(RecentAnswers)
+    app.add_middleware(Straight, answers=health.STRAIGHT | verdicts.STRAIGHT)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(405, _not_allowed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable, Coroutine
+from functools import cache
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Request
@@ -90,6 +91,12 @@ class Following(Filter):
 
 
 Asked = TypeVar("Asked", bound=Filter)
+
+
+@cache
+def keys_of(model: type[Filter]) -> frozenset[str]:
+    """Keys of a query that a model reads."""
+    return frozenset(model.model_json_schema()["properties"])
 
 
 def asked_as(model: type[Asked], *, form: bool = False) -> Callable[[Request], Coroutine[Any, Any, Asked]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
@@ -107,3 +107,11 @@ async def metrics(station: StationOf, readers: ReadersOf) -> Response:
     for verdict, count in (now["counts"] or {}).items():
         verdicts.labels(verdict).set(count)
     return Response(generate_latest(registry), media_type="text/plain; version=0.0.4")
+
+
+async def _status(request: Request) -> Response | None:
+    state = request.app.state
+    return None if request.query_params else await status(state.station, state.readers)
+
+
+STRAIGHT = {"/v1/status": _status}

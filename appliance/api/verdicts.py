@@ -15,8 +15,9 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from appliance.api.access import Readers, ReadersOf, ReadLog, StationOf, open_log
-from appliance.api.filters import INVALID, Filter, Following, Listing, asked_as, told_as
+from appliance.api.filters import INVALID, Filter, Following, Listing, asked_as, keys_of, told_as
 from appliance.api.following import AT_ONCE, documents, follow, item, last_seq, told
+from appliance.api.straight import NUMBER
 from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
 from appliance.overlay import pictures_of
@@ -44,7 +45,8 @@ async def verdicts(
     until = time.monotonic() + wanted.wait
     looked, found = -1, dict[int, str]()
     while True:
-        if (newest := last_seq(readers)) != looked:
+        newest = last_seq(readers) if wanted.wait else 0
+        if newest != looked:
             after = max(wanted.cursor, looked) if newest > looked else wanted.cursor  # fewer than before: another log
             # What an index finds at once is not worth the way to another thread and back.
             found = (documents(readers, wanted, after, wanted.limit) if wanted.is_quick and wanted.limit <= AT_ONCE else
@@ -167,3 +169,19 @@ async def stream(
     async for numbers in follow(request, readers, wanted, last_event_id):
         for number, document in (await asyncio.to_thread(told, readers, numbers)).items():
             yield ServerSentEvent(raw_data=document, id=str(number), event="verdict")
+
+
+async def _verdicts(request: Request) -> Response | None:
+    wanted = await asked_as(Listing)(request)
+    known = keys_of(Listing).issuperset(request.query_params)
+    return await verdicts(request, request.app.state.readers, wanted) if known else None
+
+
+async def _verdict(request: Request) -> Response | None:
+    if request.query_params:
+        return None
+    with open_log(request.app.state.readers) as log:
+        return await verdict(log, request.path_params["number"])
+
+
+STRAIGHT = {"/v1/verdicts": _verdicts, f"/v1/verdicts/{NUMBER}": _verdict}

@@ -50,10 +50,10 @@ def test_what_nobody_foresaw_is_told_without_its_inside(station: Station, monkey
     with closing(VerdictLog(station.database)):
         pass
 
-    def break_down(_self: VerdictLog) -> int:
+    def break_down(_self: VerdictLog, *_: object, **__: object) -> list[int]:
         raise ValueError("a secret of ours")
 
-    monkeypatch.setattr(VerdictLog, "last_seq", break_down)
+    monkeypatch.setattr(VerdictLog, "numbers", break_down)
     answer = asked(station, "/v1/verdicts")
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
 
