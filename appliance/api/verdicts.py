@@ -48,8 +48,9 @@ async def verdicts(
         newest = last_seq(readers) if wanted.wait else 0
         if newest != looked:
             after = max(wanted.cursor, looked) if newest > looked else wanted.cursor  # fewer than before: another log
-            # What an index finds at once is not worth the way to another thread and back.
-            found = (documents(readers, wanted, after, wanted.limit) if wanted.is_quick and wanted.limit <= AT_ONCE else
+            # What an index finds at once, or lies among a few new ones, is not worth the way to another thread and back.
+            few = wanted.limit if wanted.is_quick else newest - after if wanted.wait else LARGEST_SEQ
+            found = (documents(readers, wanted, after, wanted.limit) if few <= AT_ONCE else
                      await asyncio.to_thread(documents, readers, wanted, after, wanted.limit))  # fmt: skip
             looked = newest
         if found or time.monotonic() >= until or request.app.state.stopping():

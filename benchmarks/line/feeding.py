@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,14 @@ class Kinds:
         """The frame of a number, into a lot."""
         lot.mkdir(parents=True, exist_ok=True)
         os.link(self.files[number % len(self.files)], lot / f"f{number:06d}.tif")
+
+    def drop_first(self, path: Path, number: int) -> None:
+        """The frame of a number, as a file that is older than all others and thus the next to be screened."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.files[0].with_name("next.tif")
+        shutil.copyfile(self.files[number % len(self.files)], beside)
+        os.utime(beside, (0, 0))
+        beside.rename(path)
 
 
 def verdicts_of(station: Station) -> int:

@@ -59,4 +59,4 @@ def _load_published(network: Trunk) -> None:
     published = [v for k, v in published_weights().items() if not k.startswith("_fc.") and "num_batches" not in k]
     published[0] = published[0].sum(1, keepdim=True)
     own = [k for k in network.state_dict() if not k.startswith(("fc.", "feature_")) and "num_batches" not in k]
-    network.load_state_dict(dict(zip(own, published, strict=False)), strict=False)
+    network.load_state_dict(dict(zip(own, published[: len(own)], strict=True)), strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ pytest.importorskip("torch")
 from benchmarks.active_labeling import labels_say, macro, summary
 from benchmarks.harness import T_95, mean_interval
 from benchmarks.unseen import rounds
+from benchmarks.unseen.dark import judged
 from benchmarks.unseen.detector import Detection, Score, scores
 from benchmarks.unseen.left_out import divide, masks, softmax_entropy
+from benchmarks.unseen.maps import image_set, measured
 from benchmarks.unseen.rounds import FIRST, ROUND, Bench, Memo, entropy_of, margin_of, trial
 from benchmarks.unseen.sets import Picture, _mirrored
 
@@ -60,6 +63,39 @@ def test_background_is_what_lies_in_no_enlarged_box() -> None:
     assert new.sum() == 20 * 20
     assert not background[15:45, 5:65].any()  # ten pixels of the frame are five of the image
     assert background.sum() == 224 * 224 - 30 * 60
+
+
+def doubtful(corners: dict[int, tuple[int, int]], count: int) -> np.ndarray:
+    """Logits of so many images: both maps certain, but for a square (its corner, its side) where both say no: S is 1 there."""
+    logits = np.full((count, 2, 224, 224), -20, np.float32)
+    logits[:, 0] = 20
+    for number, (corner, side) in corners.items():
+        logits[number, 0, corner : corner + side, corner : corner + side] = -20
+    return logits
+
+
+def test_shapes_left_out_of_dark_frames_are_told_from_clean_ones() -> None:
+    kinds = ["", "", "", "ring", "ring", "band", "spot", "", "ring"]
+    ratings = [0, 1, 0, 8, 9, 5, 7, 10, 3]  # the last is neither clean nor to be found
+    test = replace(
+        image_set([picture(i, ()) for i in range(9)]),
+        kind=np.array(kinds), rating=np.array(ratings, np.float32),
+    )  # fmt: skip
+    table = judged(doubtful({1: (50, 4), 3: (20, 30), 5: (20, 30), 6: (90, 2), 7: (0, 200), 8: (9, 90)}, 9), test, 0.5)
+    assert table["frames"] == {"rings": 2, "bands": 1, "failures": 1, "known shapes": 1, "clean": 3}
+    assert table["auroc, alpha 4"] == pytest.approx(
+        {"rings": (1 + 2 / 3 / 2) / 2, "bands": 1, "failures": 1, "known shapes": 2 / 3}
+    )  # the ring without a square ties with two clean frames and loses against the third
+    assert [table[f"flagged: {group}"][0] for group in ("rings", "bands", "failures", "clean")] == [0.5, 1, 1, 1 / 3]
+
+
+def test_pictures_are_measured_at_a_quantile_of_their_own_maps() -> None:
+    logits = doubtful({0: (10, 100), 1: (10, 20)}, 4)
+    logits[2, :, 100:200, 100:200] = np.log(0.3 / 0.7)  # S is 0.4 there, in 5 % of all pixels
+    metrics, t = measured(logits)
+    assert t == pytest.approx(0.4, abs=1 / 256), "of all pixels 5 % are at 1 and 5 % at 0.4: nine in ten lie below"
+    assert [m.m_thresh for m in metrics] == [100**2, 20**2, 0, 0]
+    assert [round(m.m_alpha) for m in metrics] == [100**2, 20**2, round(0.4**4 * 100**2), 0]
 
 
 def test_entropy_is_highest_where_both_maps_say_the_same() -> None:

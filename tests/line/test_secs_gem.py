@@ -375,8 +375,10 @@ def test_a_host_that_floods_and_reads_nothing_is_left(running: Daemon, port: int
         with suppress(OSError):
             while True:
                 peer.sendall(LINKTEST * 1000)
+        began = time.monotonic()
         drop(station, "a")
         wait_until(lambda: "P/L/a.json" in outbox(station), "judged meanwhile")
+        assert time.monotonic() - began < 2
         left = "the host reads nothing", "does not answer a linktest", "does not acknowledge"
         wait_until(lambda: any(why in (line_state(station, "secs_gem").get("error") or "") for why in left), "left")
     host = connect(port)
