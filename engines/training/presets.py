@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
         "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
     },
     "photographs": {  # some hundred pictures of anything, from weights that learnt photographs
-        "classifier": (Stage(224, 4_800, 16, 1e-4),),
+        "classifier": (Stage(224, 14_400, 16, 1e-4),),
         "regressor": (Stage(224, 4_800, 16, 1e-4),),
         "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
     },
