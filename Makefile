@@ -78,7 +78,7 @@ soak: $(VENV)/.dev ## 100,000 small frames through a running station: an hour; n
 compare: $(VENV)/.dev ## optimisers, class schemes and sensors left out, trained small: two to three hours on two cores
 	$(BIN)/python -m benchmarks.training.compare $(ARGS)
 
-real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: three hours on two cores; both go on with ARGS=--resume
+real: $(VENV)/.dev ## cross-validation on real pictures in REAL_DATA: four hours on two cores; both go on with ARGS=--resume
 	$(BIN)/python -m benchmarks.real.crossval --data $(REAL_DATA) $(ARGS)
 
 solar-ways: $(VENV)/.dev ## ways of learning from few solar cells, side by side: an hour a fold; goes on where it was stopped
