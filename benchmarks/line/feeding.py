@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +32,15 @@ def station_at(root: Path, settings: str) -> Station:
     return Station.open(root, create=True)
 
 
-def fill(log: VerdictLog, count: int) -> None:
+def fill(log: VerdictLog, frames: int) -> None:
     """Frames and verdicts as the line writes them, with histograms of S that fall off as those of clean frames do."""
     rng = np.random.default_rng(0)
     share = np.exp(-np.arange(HISTOGRAM_BINS) / 5.0)
     known = rng.multinomial(IMAGE_SIDE**2, share / share.sum(), size=997).astype("<u4")
     rois = json.dumps([{"box": [1, 2, 30, 40], "score": 9.5, "peak": 0.7, "pixels": 31}])
     db = log.database.conn
-    for start in range(0, count, BATCH):
-        numbers = range(start + 1, min(start + BATCH, count) + 1)
+    for start in range(0, frames, BATCH):
+        numbers = range(start + 1, min(start + BATCH, frames) + 1)
         db.execute("BEGIN")
         db.executemany(
             "INSERT INTO frames (id, path, sha256, name, product, lot, file_bytes, width, height, bits, first_seen_at) "
@@ -60,23 +64,35 @@ class Kinds:
     files: tuple[Path, ...]
 
     @classmethod
-    def made(cls, folder: Path, count: int, *, height: int, width: int, bits: int) -> Kinds:
+    def made(cls, folder: Path, kinds: int, *, height: int, width: int, bits: int) -> Kinds:
         """Write so many frames of noise."""
-        frames = (dark(height, width, seed=n) for n in range(count))
+        frames = (dark(height, width, seed=n) for n in range(kinds))
         return cls(tuple(write_frame(folder, f"k{n}", f, bits=bits, format_name="tiff") for n, f in enumerate(frames)))
 
-    def drop(self, lot: Path, number: int) -> None:
-        """The frame of a number, into a lot."""
+    def drop(self, lot: Path, number: int, name: str = "") -> None:
+        """The frame of a number, into a lot; under its own name, or another."""
         lot.mkdir(parents=True, exist_ok=True)
-        os.link(self.files[number % len(self.files)], lot / f"f{number:06d}.tif")
+        os.link(self.files[number % len(self.files)], lot / (name or f"f{number:06d}.tif"))
 
-    def drop_first(self, path: Path, number: int) -> None:
-        """The frame of a number, as a file that is older than all others and thus the next to be screened."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.files[0].with_name("next.tif")
-        shutil.copyfile(self.files[number % len(self.files)], beside)
-        os.utime(beside, (0, 0))
-        beside.rename(path)
+    @contextmanager
+    def fed(self, lot: Path, rate: float) -> Iterator[None]:
+        """Frames that come into a lot, so many a second, meanwhile."""
+        ended = threading.Event()
+
+        def feed() -> None:
+            began = time.monotonic()
+            for number in count():
+                if ended.wait(max(0.0, began + number / rate - time.monotonic())):
+                    return
+                self.drop(lot, number)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            feeder.join()
 
 
 def verdicts_of(station: Station) -> int:
