@@ -21,6 +21,7 @@ from benchmarks.harness import RESULTS, machine, mean_interval
 from benchmarks.unseen.detector import Score
 from benchmarks.unseen.rounds import FIRST, ROUND, STRATEGIES, Bench, Memo, Trial, digest, trial
 from benchmarks.unseen.sets import CORNERS, TURNS, pictures
+from benchmarks.unseen.tables import markdown
 from engines.ranking import imbalance
 
 RESULT_FILE = RESULTS / "active_labeling.json"
@@ -148,7 +149,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/labeling"), help="choices and scores are kept here")
     parser.add_argument("--set", choices=CORNERS, action="append", help="default: all")
     parser.add_argument("--seed", type=int, action="append", help="default: 5 to 9")
+    parser.add_argument("--tables", action="store_true", help="only print the results as tables")
     arguments = parser.parse_args()
+    if arguments.tables:
+        print(markdown(json.loads(RESULT_FILE.read_text())["summary"], OURS))
+        return
     cv2.setNumThreads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
     for seed in arguments.seed or SEEDS:

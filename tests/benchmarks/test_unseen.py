@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks.active_labeling import labels_say, macro, summary
+from benchmarks.active_labeling import OURS, labels_say, macro, summary
 from benchmarks.harness import T_95, mean_interval
 from benchmarks.unseen import rounds
 from benchmarks.unseen.dark import judged
@@ -20,6 +20,7 @@ from benchmarks.unseen.left_out import divide, masks, softmax_entropy
 from benchmarks.unseen.maps import image_set, measured
 from benchmarks.unseen.rounds import FIRST, ROUND, Bench, Memo, entropy_of, margin_of, trial
 from benchmarks.unseen.sets import Picture, _mirrored
+from benchmarks.unseen.tables import markdown
 
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -244,3 +245,29 @@ def test_means_are_over_seeds_and_sets_count_alike() -> None:
     assert mean == pytest.approx(0.5)
     assert half == pytest.approx(T_95[3] * 0.1 / np.sqrt(3))
     assert mean_interval([0.5]) == (0.5, None)
+
+
+def test_tables_have_a_row_for_each_strategy_step_and_class() -> None:
+    def row(f1: float) -> dict[str, Any]:
+        told = dict.fromkeys(("precision", "recall", "boxes", "classes", "rarest", "balance"), 0.5) | {"f1": f1}
+        return told | {"per_class": {"a": {"precision": 0.5, "recall": 0.5, "f1": f1}}}
+
+    def strategy(f1: float) -> dict[str, Any]:
+        return row(f1) | {"equal_boxes": {"f1": f1 + 0.1, "images": 40, "boxes": 9}}
+
+    trials = {
+        f"{name} {seed}": {
+            "table": {"sequential": strategy(0.2), "random": strategy(0.3), OURS: strategy(0.4 + seed / 10)}
+            | {"first": row(0.1), "round 1": row(0.25), "all": row(0.9)},
+            "core_seconds": {"paper": 2.0},
+        }
+        for name in ("boards", "steel")
+        for seed in range(2)
+    }
+    told = markdown(summary(trials), OURS)
+    assert f"| {OURS} | 0.45 ± 0.64 | 0.45 ± 0.64 | 0.45 ± 0.64 | +0.250 ± 0.635 | +0.150 ± 0.635 |" in told
+    assert "| random | 0.40 ± 0.00 | 0.40 ± 0.00 | 0.40 ± 0.00 | +0.100 ± 0.000 | +0.000 ± 0.000 |" in told
+    assert "| boards | f1 | 0.10 ± 0.00 | 0.25 ± 0.00 | 0.45 ± 0.64 | 0.90 ± 0.00 |" in told
+    assert "| steel | 0.55 ± 0.64 | 40 ± 0 | 0.30 ± 0.00 | 40 ± 0 |" in told
+    assert "Table III, steel\n\n| class | 10 | 20 | 30 | all |" in told
+    assert markdown(summary({k: v for k, v in trials.items() if k.endswith("0")}), OURS).count("±") == 0
