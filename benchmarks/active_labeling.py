@@ -68,7 +68,7 @@ def run(bench: Bench) -> dict[str, Any]:
         "table": table,
         "test_boxes": Counter(c for picture in subject.test for c in picture.classes),
         "pool": len(subject.pool),
-        "core_seconds": {recipe: bench.seconds(recipe) for recipe in ("paper", "exposed")},
+        "core_seconds": {recipe: bench.seconds(recipe) for recipe in ("paper", "photographs")},
     }
 
 

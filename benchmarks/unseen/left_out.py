@@ -132,9 +132,7 @@ def judged(division: Division, turns: Pictures, seed: int, *, recipe: str, netwo
     began = time.process_time()
     logits = np.full((len(division.pool), 2, IMAGE_SIDE, IMAGE_SIDE), np.inf, np.float32)
     for k in range(networks):
-        seen = recipe == "photographs"  # they say what is familiar
-        taught = "exposed" if seen else recipe
-        model = trained(division.training, turns, seed=seed * 10 + k, recipe=taught, photographs=seen)
+        model = trained(division.training, turns, seed=seed * 10 + k, recipe=recipe)
         logits = np.minimum(logits, logits_of(model, division.pool))
     seconds = time.process_time() - began
     maps, entropy = unseen_maps(logits), softmax_entropy(logits)

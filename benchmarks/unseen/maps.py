@@ -42,15 +42,23 @@ def trained(
     turns: Pictures,
     *,
     seed: int,
-    recipe: str = "exposed",
-    photographs: bool = False,
+    recipe: str = "photographs",
     stages: tuple[Stage, ...] = STAGES,
 ) -> ForImages:
     """A UNet from nothing, taught by the boxes of some pictures, which may be turned so.
 
-    Filters say what is familiar, or photographs. Of at least five pictures every fifth calibrates it and teaches nothing; the
-    paper's recipe has no use for them and learns from all.
+    Of at least five pictures every fifth calibrates it and teaches nothing; the paper's recipe has no use for them and learns
+    from all.
+
+    Args:
+        pictures: labeled ones.
+        turns: what they may be turned to.
+        seed: of all draws.
+        recipe: paper, exposed, or photographs: exposed, and photographs say what is familiar instead of filters.
+        stages: of training.
     """
+    photographs = recipe == "photographs"
+    taught_as = "exposed" if photographs else recipe
     everything = image_set(pictures)
     held = np.arange(len(pictures)) % HELD_EVERY == HELD_EVERY - 1
     taught = everything if recipe == "paper" or not held.any() else everything.select(~held)
@@ -59,9 +67,9 @@ def trained(
     if photographs:
         start_from_photographs(model, ())
     with tempfile.TemporaryDirectory() as scratch:
-        job = unseen_job(model, taught, taught, stages, Path(scratch), seed=seed, recipe=recipe, pictures=turns)
+        job = unseen_job(model, taught, taught, stages, Path(scratch), seed=seed, recipe=taught_as, pictures=turns)
         fit(replace(job, validate=lambda *_: {}, report=lambda _line: None))
-    finish(job, everything.images, known.images, recipe, turns)
+    finish(job, everything.images, known.images, taught_as, turns)
     return model
 
 

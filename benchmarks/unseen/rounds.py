@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import digest_of
 from benchmarks.unseen import detector, maps, sets
-from benchmarks.unseen.detector import Score, detect, heat_maps, scores, train_detector
+from benchmarks.unseen.detector import Album, CenterNet, Score, detect, heat_maps, scores, train_detector
 from benchmarks.unseen.maps import logits_of, measured, trained
 from benchmarks.unseen.sets import Picture
 from engines import ranking, regions
-from engines.models import familiarity, unet
+from engines.models import efficientnet_lite, familiarity, unet
 from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
 from engines.regions import find_regions
-from engines.training import fit, outliers
+from engines.training import fit, outliers, photographs
 from engines.training import unseen as unseen_training
 from engines.training.data import Pictures
 from kernels import UnseenMetrics
@@ -123,11 +123,18 @@ class Bench:
         trial: which.
         memo: choices and scores, on disk.
         heat: uncertainty by detectors of the labels of one round, in memory.
+        album: pictures as the detectors' trunk sees them.
     """
 
     trial: Trial
     memo: Memo
     heat: dict[str, tuple[list[int], Values]] = field(default_factory=dict)
+    album: Album = field(default_factory=Album)
+
+    def learnt(self, labeled: Sequence[int]) -> CenterNet:
+        """A detector that learns these images."""
+        of = [self.trial.pool[i] for i in labeled]
+        return train_detector(of, self.trial.classes, seed=self.trial.seed, album=self.album)
 
     def chosen(self, strategy: str, rounds: int = ROUNDS) -> list[int]:
         """All images that a strategy labels, in its order."""
@@ -152,8 +159,7 @@ class Bench:
         """Scores by class of a detector that learns these images."""
 
         def train() -> dict[str, list[float]]:
-            model = train_detector([self.trial.pool[i] for i in labeled], self.trial.classes, seed=self.trial.seed)
-            found = scores(detect(model, self.trial.test), self.trial.test, self.trial.classes)
+            found = scores(detect(self.learnt(labeled), self.trial.test), self.trial.test, self.trial.classes)
             return {name: [s.precision, s.recall, s.f1] for name, s in found.items()}
 
         kept = self.memo.get(f"detector {_key(sorted(labeled))}", train)
@@ -170,8 +176,8 @@ class Bench:
 
 def digest() -> str:
     """Names the code that choices and scores come from."""
-    return digest_of(unseen_training, outliers, fit, unet, familiarity, ranking, regions, maps, sets, detector,
-                     sys.modules[__name__])  # fmt: skip
+    return digest_of(unseen_training, outliers, fit, photographs, unet, familiarity, efficientnet_lite, ranking, regions,
+                     maps, sets, detector, sys.modules[__name__])  # fmt: skip
 
 
 def _key(numbers: Sequence[int]) -> str:
@@ -202,8 +208,7 @@ def _heat(bench: Bench, labeled: Sequence[int]) -> tuple[list[int], Values]:
     key = _key(labeled)
     if key not in bench.heat:
         pool, left = bench.trial.pool, bench.left(labeled)
-        model = train_detector([pool[i] for i in labeled], bench.trial.classes, seed=bench.trial.seed)
-        bench.heat = {key: (left, heat_maps(model, [pool[i] for i in left])[0])}
+        bench.heat = {key: (left, heat_maps(bench.learnt(labeled), [pool[i] for i in left])[0])}
     return bench.heat[key]
 
 
@@ -250,7 +255,7 @@ def unseen(bench: Bench, labeled: Sequence[int], recipe: str) -> Unseen:
 
 
 def _by_unseen(
-    metric: str, *, recipe: str = "exposed", unlike: bool = False
+    metric: str, *, recipe: str = "photographs", unlike: bool = False
 ) -> Callable[[Bench, Sequence[int]], list[int]]:
     """Most unseen first by one of the product's metrics; near-duplicates left out where wanted."""
 

@@ -95,11 +95,11 @@ def _pictures(
         return
     lacking = [max(0, window - side) for side in values.shape]
     before = [side // 2 for side in lacking]
-    boxes = _mirrored(boxes, values.shape, before, lacking)
-    values = np.pad(values, [(a, side - a) for a, side in zip(before, lacking, strict=True)], mode="reflect")
+    values = np.pad(values, [(a, side - a) for a, side in zip(before, lacking, strict=True)])
+    boxes = [((x0 + before[1], y0 + before[0], x1 + before[1], y1 + before[0]), c) for (x0, y0, x1, y1), c in boxes]
     for y in _starts(values.shape[0], window):
         for x in _starts(values.shape[1], window):
-            parts = [(box, _cut(box, x - before[1], y - before[0], window), c) for box, c in boxes]
+            parts = [(box, _cut(box, x, y, window), c) for box, c in boxes]
             touched = [(whole, part, c) for whole, part, c in parts if _area(part) > 0]
             enough = [
                 _area(part) >= min(PART_OF_BOX * _area(whole), PART_OF_WINDOW * window**2) for whole, part, _ in touched
@@ -107,26 +107,6 @@ def _pictures(
             if all(enough):
                 kept = [(part, c) for _, part, c in touched]
                 yield _picture(f"{file}:{x},{y}", group, values[y : y + window, x : x + window], kept)
-
-
-def _mirrored(
-    boxes: list[tuple[Box, str]], shape: tuple[int, ...], before: list[int], lacking: list[int]
-) -> list[tuple[Box, str]]:
-    """Boxes, and what the mirrored margins of a file smaller than a window show of them."""
-    height, width = shape
-    found = []
-    for (x0, y0, x1, y1), name in boxes:
-        across = _with_margins(x0, x1, width, before[1], lacking[1] - before[1])
-        down = _with_margins(y0, y1, height, before[0], lacking[0] - before[0])
-        found += [((left, top, right, bottom), name) for left, right in across for top, bottom in down]
-    return found
-
-
-def _with_margins(low: float, high: float, side: int, before: int, after: int) -> list[tuple[float, float]]:
-    """A range of pixels, and its mirror images at 0 and at `side` - 1 as far as the margins go."""
-    first = max(1 - high, -before), min(1 - low, 0.0)
-    last = max(2 * side - 1 - high, float(side)), min(2 * side - 1 - low, side + after)
-    return [(low, high), *((a, b) for a, b in (first, last) if a < b)]
 
 
 def _starts(side: int, window: int) -> list[int]:

@@ -154,6 +154,7 @@ class PhotographCells(Trunk):
 
     channels = sum(stage[4] for stage in STAGES[1:5])
     whitening = 0.5  # power of the variances that principal components are divided by: all count alike
+    reach = 3.0  # as of `Filters`; these see much that is new and not strange
 
     def __init__(self) -> None:
         super().__init__(5)

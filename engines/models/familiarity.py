@@ -75,6 +75,7 @@ class Filters(nn.Module):
 
     channels = 3 * len(SMOOTHED) + 4 * len(EDGES)
     whitening = 0.25  # power of the variances that principal components are divided by: halfway to counting alike
+    reach = 1.0  # times what distances within training spread, and g has fallen by a factor e
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in SD of the set -> (n, 17, h / 8, w / 8)."""

