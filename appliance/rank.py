@@ -18,7 +18,7 @@ from appliance.order import Metric, Wanted
 from appliance.station import Station
 from appliance.verdict import per_pixel
 from appliance.verdict_log import VerdictLog
-from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
+from engines.ranking import Description, balanced_alpha, describe, diverse, m_alpha_middle
 
 
 def rank(
@@ -73,13 +73,18 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
 
 def _described(
     place: Station, held: Columns, order: NDArray[np.intp], t: float
-) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
-    """Rows in order with the descriptions of their maps; None where nothing is above t, or no picture is kept."""
+) -> Iterator[tuple[int, Description | None]]:
+    """Rows in order with what is unseen in them; None where nothing is above t, or no picture is kept."""
     for i in order:
         kept = kept_pictures(place.images, int(held.frame_id[i]))
-        png = kept[1] if kept else None
-        unseen_map = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-        yield int(i), None if unseen_map is None else describe(np.asarray(unseen_map, np.uint8), t)
+        image, unseen_map = (None, None) if kept is None else (_plane(kept[0]), _plane(kept[1]))
+        yield int(i), None if image is None or unseen_map is None else describe(image, unseen_map, t)
+
+
+def _plane(png: bytes | None) -> NDArray[np.uint8] | None:
+    """A kept picture; None where there is none, or it is damaged."""
+    plane = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return None if plane is None else np.asarray(plane, np.uint8)
 
 
 def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any] | None:

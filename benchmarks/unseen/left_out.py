@@ -22,6 +22,7 @@ from benchmarks.unseen import maps as maps_module
 from benchmarks.unseen import sets
 from benchmarks.unseen.maps import logits_of, trained
 from benchmarks.unseen.sets import CORNERS, TURNS, Picture, pictures
+from engines import looks
 from engines.models import efficientnet_lite, familiarity, unet
 from engines.training import fit, outliers, photographs, unseen
 from engines.training.data import Pictures
@@ -169,6 +170,7 @@ def digest() -> str:
         outliers,
         fit,
         unet,
+        looks,
         familiarity,
         efficientnet_lite,
         photographs,

@@ -22,7 +22,7 @@ from benchmarks.unseen import detector, maps, sets
 from benchmarks.unseen.detector import Album, CenterNet, Score, detect, heat_maps, scores, train_detector
 from benchmarks.unseen.maps import logits_of, measured, trained
 from benchmarks.unseen.sets import Picture
-from engines import ranking, regions
+from engines import looks, ranking, regions
 from engines.models import efficientnet_lite, familiarity, unet
 from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
 from engines.regions import find_regions
@@ -176,7 +176,7 @@ class Bench:
 
 def digest() -> str:
     """Names the code that choices and scores come from."""
-    return digest_of(unseen_training, outliers, fit, photographs, unet, familiarity, efficientnet_lite, ranking, regions,
+    return digest_of(unseen_training, outliers, fit, photographs, unet, familiarity, efficientnet_lite, looks, ranking, regions,
                      maps, sets, detector, sys.modules[__name__])  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def _orders(bench: Bench, labeled: Sequence[int], recipe: str) -> dict[str, Any]
     for name, value in values.items():
         order = np.argsort(-np.array(value, float), kind="stable")
         orders[name] = [found.left[i] for i in order[: 2 * ROUND]]
-        described = ((int(i), describe(found.metrics[i].map, found.t)) for i in order)
+        described = ((int(i), describe(pool[found.left[i]].image, found.metrics[i].map, found.t)) for i in order)
         unlike = diverse(described, ROUND)
         unlike += [int(i) for i in order if i not in set(unlike)][: ROUND - len(unlike)]
         orders[f"{name} diverse"] = [found.left[i] for i in unlike]

@@ -13,14 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.looks import AROUND, CELL, DIRECTIONS, EDGES, FLOOR, LEAST_DEVIATION, LOCAL, RESPONSES, SMOOTHED
 from engines.models.efficientnet_lite import PhotographCells
 
-CELL = 8  # pixels a side that one description stands for
-SMOOTHED = (1.0, 2.0, 4.0)  # SD of the Gaussians whose mean, variance and Laplacian are described
-EDGES = (0.8, 2.0)  # SD at which the strength of edges in four directions is
-AROUND = 2.5  # SD over which that strength is averaged
-LOCAL = 12.0  # SD over which an image is brought to mean 0 and deviation 1
-FLOOR = 0.02  # added to variances and strengths before the logarithm
 LEAST = 1e-4  # of g: in half precision too its logarithm is a number
 LIMIT = 10.0  # of logits that g lowers, for the same reason
 NEIGHBOURS = 3  # prototypes whose mean distance counts
@@ -53,7 +48,7 @@ def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _describe(x: Tensor) -> Tensor:
     mean = _blur(x, LOCAL)
-    spread = (_blur(x * x, LOCAL) - mean * mean).clamp_min(0).sqrt() + 0.1
+    spread = (_blur(x * x, LOCAL) - mean * mean).clamp_min(0).sqrt() + LEAST_DEVIATION
     x = (x - mean) / spread
     parts = []
     for sd in SMOOTHED:
@@ -64,16 +59,16 @@ def _describe(x: Tensor) -> Tensor:
     for sd in EDGES:
         gx, gy = (slope * 8 * sd for slope in _slopes(_blur(x, sd)))
         xx, yy, xy = (_blur(product, AROUND) for product in (gx * gx, gy * gy, gx * gy))
-        for angle in (0.0, math.pi / 4, math.pi / 2, 3 * math.pi / 4):
+        for angle in DIRECTIONS:
             c, s = math.cos(angle), math.sin(angle)
             parts.append(((c * c * xx + s * s * yy + 2 * c * s * xy).clamp_min(0) + FLOOR).log())
     return functional.avg_pool2d(torch.cat(parts, 1), CELL)
 
 
 class Filters(nn.Module):
-    """What each cell of 8x8 pixels looks like to simple filters: brightness, texture, spots and edges in four directions."""
+    """What each cell of 8x8 pixels looks like to simple filters, as `engines/looks.py` asks them."""
 
-    channels = 3 * len(SMOOTHED) + 4 * len(EDGES)
+    channels = RESPONSES
     whitening = 0.25  # power of the variances that principal components are divided by: halfway to counting alike
     reach = 1.0  # times what distances within training spread, and g has fallen by a factor e
 

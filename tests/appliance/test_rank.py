@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from appliance.rank import class_counts, rank
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog
-from engines.ranking import balanced_alpha, imbalance
+from engines.ranking import SAME, Description, balanced_alpha, describe, diverse, imbalance
 from engines.regions import find_regions
 from kernels import UnseenMetrics
 from kernels.reduce import reference
@@ -120,6 +121,58 @@ def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog) ->
     assert order(station, log, diverse=True, count=2, offset=2) == [1, 5]
     station.images.unlink()  # without pictures nobody knows
     assert order(station, log, diverse=True) == [2, 4, 1, 3, 6, 5]
+
+
+def described(number: int, kind: float) -> Description:
+    """A frame that shows something where no other does."""
+    return Description(np.eye(300, dtype=np.float32)[number], np.array([kind, 0.0], np.float32))
+
+
+def test_diverse_takes_what_looks_unlike_all_before() -> None:
+    kinds = [0.0, 0.1, 0.2, 5.0, 5.2, 9.0, 3.0]
+    entries = [(10 + i, described(i, kind)) for i, kind in enumerate(kinds)]
+    assert diverse(entries, 5) == [10, 15, 13, 16, 12]
+    assert diverse(entries, 9) == [10, 15, 13, 16, 12, 14, 11]
+
+
+def test_diverse_compares_the_next_fifty_and_reads_no_further() -> None:
+    read = []
+
+    def entries() -> Iterator[tuple[int, Description]]:
+        for i in range(200):
+            read.append(i)
+            yield i, described(i, 100.0 if i == 55 else i % 3)
+
+    chosen = diverse(entries(), 10)
+    assert chosen.index(55) == 6  # the first time it is among the next fifty
+    assert len(set(chosen)) == 10
+    assert len(read) == 50 + 9
+    assert diverse(entries(), 4) == chosen[:4]
+
+
+def test_diverse_keeps_the_place_of_what_nothing_is_known_of() -> None:
+    entries: list[tuple[int, Description | None]] = [(0, None), (1, described(0, 1)), (2, None), (3, described(3, 8))]
+    assert diverse(entries, 4) == [0, 1, 2, 3]
+    assert diverse([(i, None) for i in range(5)], 3) == [0, 1, 2]
+    assert diverse([], 3) == []
+
+
+def test_what_is_unseen_is_described_where_it_is() -> None:
+    rng = np.random.default_rng(2)
+    image = np.clip(rng.normal(127, 16, (224, 224)), 0, 255).astype(np.uint8)
+    image[40:60] = 240 * (np.arange(224) // 2 % 2)  # upright stripes
+    unseen_map = np.zeros((224, 224), np.uint8)
+    assert describe(image, unseen_map, 0.2) is None
+    unseen_map[40:60, 20:60] = 200
+    there = describe(image, unseen_map, 0.2)
+    elsewhere = describe(image, np.roll(unseen_map, 100, 0), 0.2)
+    again = describe(image, np.roll(unseen_map, 100, 1), 0.2)
+    assert there is not None
+    assert elsewhere is not None
+    assert again is not None
+    assert float(there.shape @ again.shape) < SAME
+    assert np.abs(there.looks - again.looks).max() < 0.2
+    assert np.abs(there.looks - elsewhere.looks).max() > 1
 
 
 def test_frames_of_one_bundle_compete(station: Station, log: VerdictLog) -> None:

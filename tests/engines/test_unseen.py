@@ -12,12 +12,13 @@ import onnx
 import pytest
 
 from engines.errors import TrainingError
+from engines.looks import cell_looks
 from engines.training.data import AMBIGUOUS, ImageSet, Pictures
 
 torch = pytest.importorskip("torch")
 
 from engines.models import INPUT_GAIN, ForImages, UNet, build  # noqa: E402
-from engines.models.familiarity import Familiarity, gated  # noqa: E402
+from engines.models.familiarity import Familiarity, Filters, gated  # noqa: E402
 from engines.openvino import outputs_of  # noqa: E402
 from engines.training.fit import Stage, predict  # noqa: E402
 from engines.training.outliers import LEAST_CHANGE, MASKS, TEXTURES, Outliers, change  # noqa: E402
@@ -260,6 +261,18 @@ def test_other_light_is_as_familiar(familiar: Familiarity) -> None:
     with torch.no_grad():
         change_of_g = (familiar(fresh) - familiar(fresh * 1.5 + 2)).abs()
     assert change_of_g.mean() < 0.02
+
+
+def test_stored_images_are_described_as_the_network_describes_them() -> None:
+    rng = np.random.default_rng(4)
+    image = np.clip(rng.normal(127, 16, (224, 224)), 0, 255).astype(np.uint8)
+    image[30:60, 100:130] = 250
+    image[:, 150:200:3] = 10
+    with torch.no_grad():
+        wanted = Filters()(torch.from_numpy((image / 255 - 0.5) * INPUT_GAIN).float()[None, None])[0]
+    found = cell_looks(image, 255 / INPUT_GAIN)
+    assert found.shape == (28, 28, 17)
+    np.testing.assert_allclose(found, wanted.permute(1, 2, 0).numpy(), rtol=2e-3, atol=2e-3)
 
 
 def test_g_lowers_both_probabilities() -> None:
