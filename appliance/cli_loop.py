@@ -58,7 +58,9 @@ def loop_next(
     out: Annotated[Path, typer.Option(help="Folder for the tasks and overlays.", file_okay=False)] = Path("to-label"),
     count: Annotated[int, typer.Option(min=1, max=1000, help="Frames.")] = 10,
     metric: Annotated[Metric, typer.Option(help="What frames are ordered by.")] = Metric.BALANCED,
-    diverse: Annotated[bool, typer.Option(help="Leave out what a frame before shows already.")] = True,
+    diverse: Annotated[
+        bool, typer.Option(help="Leave out what a frame before shows, and take what looks least like those before.")
+    ] = True,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
     station: StationOption = DEFAULT_STATION,
 ) -> None:

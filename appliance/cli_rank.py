@@ -23,7 +23,12 @@ def rank_frames(
     metric: Annotated[Metric, typer.Option(help="What frames are ordered by, largest first.")] = Metric.M_ALPHA,
     count: Annotated[int, typer.Option(min=1, max=100_000, help="Frames.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="Frames of the order to pass over.")] = 0,
-    diverse: Annotated[bool, typer.Option("--diverse", help="Leave out what a frame before shows already.")] = False,
+    diverse: Annotated[
+        bool,
+        typer.Option(
+            "--diverse", help="Leave out what a frame before shows, and take what looks least like those before."
+        ),
+    ] = False,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
     lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
     labeled: Annotated[bool, typer.Option("--labeled", help="Frames that a person has labeled, too.")] = False,

@@ -37,7 +37,9 @@ def ranked(
     metric: Metric = Metric.M_ALPHA,
     count: Annotated[int, Query(ge=1, le=1000)] = 10,
     offset: Annotated[int, Query(ge=0, le=10**9, description="frames of the order to pass over")] = 0,
-    diverse: Annotated[bool, Query(description="leave out what a frame before shows already")] = False,
+    diverse: Annotated[
+        bool, Query(description="leave out what a frame before shows, and take what looks least like those before")
+    ] = False,
     product: str | None = None,
     lot: str | None = None,
     labeled: Annotated[bool, Query(description="frames that a person has labeled, too")] = False,
