@@ -16,6 +16,7 @@ from kernels import HISTOGRAM_BINS
 ALPHAS = (1.0, 4.0)  # of balanced labels and of labels of one class
 SAME = 0.85  # cosine from which on two frames show the same
 COMPARED = 50  # frames next in order, of which the one most unlike those before is taken
+LEAST_SPREAD = 0.02  # of a response over them, that it is told in
 DEVIATION = 255 / 16  # grey values of a stretched image that stand for one SD
 
 
@@ -127,7 +128,7 @@ class _Nearest:
     def scaled_by(self, looks: Sequence[NDArray[np.float32]]) -> None:
         """Take the deviation of each response over the first that there are."""
         if self._scale is None and looks:
-            self._scale = np.std(looks, 0) + np.float32(1e-6)
+            self._scale = np.maximum(np.std(looks, 0), np.float32(LEAST_SPREAD))
 
     def add(self, description: Description) -> None:
         self._shapes.append(description.shape)
