@@ -26,7 +26,7 @@ def rank_frames(
     diverse: Annotated[
         bool,
         typer.Option(
-            "--diverse", help="Leave out what a frame before shows, and take what looks least like those before."
+            "--diverse", help="Leave out what a frame before shows, and take what stands for most of the others."
         ),
     ] = False,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,

@@ -22,7 +22,7 @@ class Wanted:
     Attributes:
         metric: of the order.
         count, offset: a page of it.
-        diverse: leave out frames that show what one before them shows, and take those that look least like those before.
+        diverse: leave out frames that show what one before them shows, and take those that stand for most of the others.
         product, lot: only these; None: all.
         labeled: those too that a person has labeled.
     """

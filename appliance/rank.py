@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from appliance.order import Metric, Wanted
 from appliance.station import Station
 from appliance.verdict import per_pixel
 from appliance.verdict_log import VerdictLog
-from engines.ranking import Description, balanced_alpha, describe, diverse, m_alpha_middle
+from engines.ranking import Candidate, Description, balanced_alpha, describe, diverse, m_alpha_middle
 
 
 def rank(
@@ -46,7 +46,10 @@ def rank(
     order = order[np.lexsort((held.frame_id[order], -value[order]))]
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
-        chosen = diverse(_described(place, held, order, newest["t"]), wanted.offset + wanted.count)[wanted.offset :]
+        candidates = (
+            Candidate(int(i), float(value[i]), _described(place, int(held.frame_id[i]), newest["t"])) for i in order
+        )
+        chosen = diverse(candidates, wanted.offset + wanted.count)[wanted.offset :]
     entries = (_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen)
     return [entry for entry in entries if entry is not None]
 
@@ -71,14 +74,13 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
     return found
 
 
-def _described(
-    place: Station, held: Columns, order: NDArray[np.intp], t: float
-) -> Iterator[tuple[int, Description | None]]:
-    """Rows in order with what is unseen in them; None where nothing is above t, or no picture is kept."""
-    for i in order:
-        kept = kept_pictures(place.images, int(held.frame_id[i]))
-        image, unseen_map = (None, None) if kept is None else (_plane(kept[0]), _plane(kept[1]))
-        yield int(i), None if image is None or unseen_map is None else describe(image, unseen_map, t)
+def _described(place: Station, frame_id: int, t: float) -> Description | None:
+    """What is unseen in a frame; None where nothing is above t, or no picture is kept."""
+    kept = kept_pictures(place.images, frame_id)
+    if kept is None:
+        return None
+    image, unseen_map = _plane(kept[0]), _plane(kept[1])
+    return None if image is None or unseen_map is None else describe(image, unseen_map, t)
 
 
 def _plane(png: bytes | None) -> NDArray[np.uint8] | None:

@@ -15,7 +15,7 @@ from kernels import HISTOGRAM_BINS
 
 ALPHAS = (1.0, 4.0)  # of balanced labels and of labels of one class
 SAME = 0.85  # cosine from which on two frames show the same
-COMPARED = 50  # frames next in order, of which the one most unlike those before is taken
+COMPARED = 50  # frames next in order, of which the one that stands for most of them is taken
 LEAST_SPREAD = 0.02  # of a response over them, that it is told in
 DEVIATION = 255 / 16  # grey values of a stretched image that stand for one SD
 
@@ -56,7 +56,7 @@ class Description:
 
     Attributes:
         shape: (784,) float32 of length 1: where it is and how strong, as area means of 8x8 pixels, blurred.
-        looks: (17,) float32: what it looks like, the filters' responses weighed by S.
+        looks: (34,) float32: what it looks like, the filters' responses weighed by S, and their means over the whole frame.
     """
 
     shape: NDArray[np.float32]
@@ -80,55 +80,66 @@ def describe(image: NDArray[np.uint8], unseen_map: NDArray[np.uint8], threshold:
     if not length:
         return None
     weight = cell_means(unseen_map.astype(np.float32))
-    looks = np.tensordot(weight, cell_looks(image, DEVIATION), 2) / weight.sum()
+    cells = cell_looks(image, DEVIATION)
+    looks = np.concatenate([np.tensordot(weight, cells, 2) / weight.sum(), cells.mean((0, 1))])
     return Description(np.asarray(blurred / length, np.float32), np.asarray(looks, np.float32))
 
 
-def diverse(descriptions: Iterable[tuple[int, Description | None]], count: int) -> list[int]:
-    """The first `count` frames of an order without what one before them shows, and each as unlike those before it as it can be.
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A frame that may be chosen.
 
-    A frame whose shape is that of one before (cosine of 0.85 or more) is left out. The first is the first of the order; then
-    each time it is, of the next fifty, the one whose looks are farthest from those of the nearest frame chosen. Each response
-    counts in standard deviations of the first fifty. A frame that nothing is known of keeps its place: it is taken when it
-    is the next.
+    Attributes:
+        number: of the frame.
+        value: of the metric that orders the frames, >= 0.
+        description: what describe gave of it.
+    """
+
+    number: int
+    value: float
+    description: Description | None
+
+
+def diverse(candidates: Iterable[Candidate], count: int) -> list[int]:
+    """The first `count` frames of an order that are to stand for the others, without what one before them shows.
+
+    A frame whose shape is that of one before (cosine of 0.85 or more) is left out. Each time, of the next fifty, the frame
+    is taken that adds most to sum_j value_j max_i s_ij (facility location), the sum over these fifty, the maximum over those
+    taken; s_ij = exp(-d_ij^2 / 2 (m / 2)^2), d_ij the distance of looks, each response in standard deviations of the first
+    fifty, m the median of d among them. A frame that nothing is known of keeps its place: it is taken when it is the next.
 
     Args:
-        descriptions: (number of the frame, what describe gave of it), in order; read only as far
-            as needed.
+        candidates: in order; read only as far as needed.
         count: frames wanted; the first of more are the same.
+
+    Returns:
+        Numbers of the frames.
     """
-    waiting = iter(descriptions)
-    nearest = _Nearest()
-    window: list[tuple[int, Description | None]] = []
+    waiting = iter(candidates)
+    taken = _Taken()
+    window: list[Candidate] = []
     chosen: list[int] = []
     while len(chosen) < count:
         while len(window) < COMPARED and (following := next(waiting, None)) is not None:
-            if not nearest.shows(following[1]):
+            if not taken.shows(following.description):
                 window.append(following)
         if not window:
             break
-        nearest.scaled_by([of.looks for _, of in window if of is not None])
-        taken = 0 if window[0][1] is None else int(np.argmax([nearest.distance(of) for _, of in window]))
-        number, description = window.pop(taken)
-        chosen.append(number)
-        if description is not None:
-            nearest.add(description)
-            window = [entry for entry in window if not nearest.shows(entry[1])]
+        best = window.pop(0 if window[0].description is None else taken.best_of(window))
+        chosen.append(best.number)
+        if best.description is not None:
+            taken.add(best.description)
+            window = [one for one in window if not taken.shows(one.description)]
     return chosen
 
 
-class _Nearest:
-    """Descriptions of the frames chosen so far."""
+class _Taken:
+    """Descriptions of the frames taken so far, and what they stand for."""
 
     def __init__(self) -> None:
         self._shapes: list[NDArray[np.float32]] = []
         self._looks: list[NDArray[np.float32]] = []
-        self._scale: NDArray[np.float32] | None = None
-
-    def scaled_by(self, looks: Sequence[NDArray[np.float32]]) -> None:
-        """Take the deviation of each response over the first that there are."""
-        if self._scale is None and looks:
-            self._scale = np.maximum(np.std(looks, 0), np.float32(LEAST_SPREAD))
+        self._unit: NDArray[np.float32] | None = None  # (34,) of looks, in which s is exp(-d^2 / 2)
 
     def add(self, description: Description) -> None:
         self._shapes.append(description.shape)
@@ -138,10 +149,26 @@ class _Nearest:
         """Whether one of them has nearly this shape."""
         return description is not None and any(float(description.shape @ other) >= SAME for other in self._shapes)
 
-    def distance(self, description: Description | None) -> float:
-        """Of its looks to those of the nearest of them; infinite before there is any, negative of what is not known."""
-        if description is None:
-            return -1.0
-        if self._scale is None or not self._looks:
-            return float("inf")
-        return float(np.linalg.norm((np.stack(self._looks) - description.looks) / self._scale, axis=1).min())
+    def best_of(self, window: Sequence[Candidate]) -> int:
+        """Which of these adds most; the first of equal ones. Some are described."""
+        known = [(i, one.value, one.description.looks) for i, one in enumerate(window) if one.description is not None]
+        looks = np.stack([of for _, _, of in known])
+        if self._unit is None:
+            self._unit = _unit(looks)
+        alike = _alike(looks, looks, self._unit)
+        stood_for = _alike(looks, np.stack(self._looks), self._unit).max(1, keepdims=True) if self._looks else 0
+        value = np.array([value for _, value, _ in known])
+        return known[int(np.argmax(value @ np.maximum(alike - stood_for, 0)))][0]
+
+
+def _unit(looks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, 34) -> (34,): deviation of each response, times half of the median distance in such deviations."""
+    spread = np.maximum(np.std(looks, 0), np.float32(LEAST_SPREAD))
+    apart = np.linalg.norm((looks[:, None] - looks) / spread, axis=2)[np.triu_indices(len(looks), 1)]
+    return np.asarray(spread * max(float(np.median(apart)) / 2 if apart.size else 1.0, 1e-3), np.float32)
+
+
+def _alike(a: NDArray[np.float32], b: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, 34), (m, 34) -> (n, m) s in (0, 1]."""
+    apart = (((a[:, None] - b) / unit) ** 2).sum(2, dtype=float)
+    return np.asarray(np.exp(-apart / 2))

@@ -28,14 +28,15 @@ STRIDE = 4
 CELLS = IMAGE_SIDE // STRIDE
 READ_STAGES, MERGED = (1, 2, 4, 6), 32  # ends of stages that are read, 4, 8, 16 and 32 pixels a cell
 VERSIONS = 16  # that a picture is varied to, for all trainings alike
-STEPS, BATCH, RATE = 600, 8, 2e-3  # the same for every training, whatever its images: about 160 epochs of 30 images
+STEPS, STEPS_A_PICTURE = 600, 10  # the more of them: 160 epochs of 30 images, 80 of more than 60
+BATCH, RATE = 8, 2e-3
 FOCAL_POWER, FOCAL_FALL = 2.0, 4.0  # alpha and beta of the paper's heat-map loss
 BOX_WEIGHT = 5.0
 BOX_SCALE = 4.0  # cells, of what distances to sides are learnt in
 CORE = 0.5  # of a box's sides: the middle where its sides are learnt
 GAUSSIAN_SHARE = 6.0  # a box's side over the standard deviation of its spot in the heat map
 MOST_OBJECTS = 60
-SCORE = 0.3  # from which on a detection counts, the same for all
+SCORE = 0.2  # from which on a detection counts, the same for all
 
 Values = NDArray[np.float32]
 
@@ -183,9 +184,10 @@ def _generalised_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def train_detector(
-    pictures: Sequence[Picture], classes: Sequence[str], *, seed: int, album: Album | None = None, steps: int = STEPS
+    pictures: Sequence[Picture], classes: Sequence[str], *, seed: int, album: Album | None = None, steps: int = 0
 ) -> CenterNet:
-    """Train from nothing on labeled pictures, whose order does not matter; the same schedule for any of them."""
+    """Train heads from nothing on labeled pictures, whose order does not matter; 0 steps: as many as that many pictures want."""
+    steps = steps or max(STEPS, STEPS_A_PICTURE * len(pictures))
     album = album or Album()
     pictures = sorted(pictures, key=lambda picture: picture.name)
     torch.manual_seed(seed)

@@ -24,7 +24,7 @@ from benchmarks.unseen.maps import logits_of, measured, trained
 from benchmarks.unseen.sets import Picture
 from engines import looks, ranking, regions
 from engines.models import efficientnet_lite, familiarity, unet
-from engines.ranking import balanced_alpha, describe, diverse, m_alpha_middle
+from engines.ranking import Candidate, balanced_alpha, describe, diverse, m_alpha_middle
 from engines.regions import find_regions
 from engines.training import fit, outliers, photographs
 from engines.training import unseen as unseen_training
@@ -275,18 +275,18 @@ def _orders(bench: Bench, labeled: Sequence[int], recipe: str) -> dict[str, Any]
     found = unseen(bench, labeled, recipe)
     pool = bench.trial.pool
     alpha = balanced_alpha(Counter(c for i in labeled for c in pool[i].classes))
-    values = {
-        "m_thresh": [m.m_thresh for m in found.metrics],
-        "m_alpha": [m.m_alpha for m in found.metrics],
-        "rois": [len(find_regions(m.map, threshold=found.t)) for m in found.metrics],
+    values: dict[str, NDArray[np.float64]] = {
+        "m_thresh": np.array([m.m_thresh for m in found.metrics], float),
+        "m_alpha": np.array([m.m_alpha for m in found.metrics]),
+        "rois": np.array([len(find_regions(m.map, threshold=found.t)) for m in found.metrics], float),
         "balanced": m_alpha_middle(np.stack([m.histogram for m in found.metrics]), alpha),
     }
     orders: dict[str, Any] = {"alpha": alpha, "t": found.t}
     for name, value in values.items():
-        order = np.argsort(-np.array(value, float), kind="stable")
+        order = np.argsort(-value, kind="stable")
         orders[name] = [found.left[i] for i in order[: 2 * ROUND]]
-        described = ((int(i), describe(pool[found.left[i]].image, found.metrics[i].map, found.t)) for i in order)
-        unlike = diverse(described, ROUND)
+        known = (describe(pool[found.left[i]].image, found.metrics[i].map, found.t) for i in order)
+        unlike = diverse((Candidate(int(i), float(value[i]), one) for i, one in zip(order, known, strict=True)), ROUND)
         unlike += [int(i) for i in order if i not in set(unlike)][: ROUND - len(unlike)]
         orders[f"{name} diverse"] = [found.left[i] for i in unlike]
     return orders | {"seconds": time.process_time() - began}

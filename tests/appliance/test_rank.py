@@ -17,7 +17,7 @@ from appliance.rank import class_counts, rank
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog
-from engines.ranking import SAME, Description, balanced_alpha, describe, diverse, imbalance
+from engines.ranking import SAME, Candidate, Description, balanced_alpha, describe, diverse, imbalance
 from engines.regions import find_regions
 from kernels import UnseenMetrics
 from kernels.reduce import reference
@@ -117,44 +117,63 @@ def test_pools_of_a_product_a_lot_and_what_nobody_labeled(station: Station, log:
 
 
 def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog) -> None:
-    assert order(station, log, diverse=True) == [2, 4, 1, 5]
-    assert order(station, log, diverse=True, count=2, offset=2) == [1, 5]
+    chosen = order(station, log, diverse=True)
+    assert len(chosen) == 4
+    assert set(chosen[:3]) - {1, 3, 6} == {2, 4}
+    assert chosen[3] == 5
+    assert order(station, log, diverse=True, count=2, offset=2) == chosen[2:]
     station.images.unlink()  # without pictures nobody knows
     assert order(station, log, diverse=True) == [2, 4, 1, 3, 6, 5]
 
 
-def described(number: int, kind: float) -> Description:
-    """A frame that shows something where no other does."""
-    return Description(np.eye(300, dtype=np.float32)[number], np.array([kind, 0.0], np.float32))
+def candidate(number: int, kind: float | None, value: float = 1.0) -> Candidate:
+    """A frame that shows something where no other does, which looks like this; None: nothing is known of it."""
+    shape = np.eye(300, dtype=np.float32)[number]
+    known = None if kind is None else Description(shape, np.array([kind, 0.0], np.float32))
+    return Candidate(number, value, known)
 
 
-def test_diverse_takes_what_looks_unlike_all_before() -> None:
-    kinds = [0.0, 0.1, 0.2, 5.0, 5.2, 9.0, 3.0]
-    entries = [(10 + i, described(i, kind)) for i, kind in enumerate(kinds)]
-    assert diverse(entries, 5) == [10, 15, 13, 16, 12]
-    assert diverse(entries, 9) == [10, 15, 13, 16, 12, 14, 11]
+def test_diverse_takes_what_stands_for_most_of_the_others() -> None:
+    kinds = [19.0, 0.0, 0.1, 0.2, 9.0, 9.1]
+    entries = [candidate(10 + i, kind) for i, kind in enumerate(kinds)]
+    three, two, one = diverse(entries, 3)
+    assert three in {11, 12, 13}
+    assert two in {14, 15}
+    assert one == 10
+    assert sorted(diverse(entries, 9)) == list(range(10, 16))
 
 
-def test_diverse_compares_the_next_fifty_and_reads_no_further() -> None:
+def test_diverse_weighs_by_the_metric() -> None:
+    kinds = [0.0, 0.1, 0.2, 5.0]
+    assert diverse([candidate(i, kind) for i, kind in enumerate(kinds)], 2) == [1, 3]
+    strong = [candidate(i, kind, 100.0 if kind == 5.0 else 1.0) for i, kind in enumerate(kinds)]
+    assert diverse(strong, 2) == [3, 1]
+    assert diverse([candidate(i, kind, 0.0) for i, kind in enumerate(kinds)], 2) == [0, 1]
+
+
+def test_diverse_weighs_the_next_fifty_and_reads_no_further() -> None:
     read = []
 
-    def entries() -> Iterator[tuple[int, Description]]:
+    def entries() -> Iterator[Candidate]:
         for i in range(200):
             read.append(i)
-            yield i, described(i, 100.0 if i == 55 else i % 3)
+            yield candidate(i, 100.0 if i == 55 else i % 3, 50.0 if i == 55 else 1.0)
 
     chosen = diverse(entries(), 10)
     assert chosen.index(55) == 6  # the first time it is among the next fifty
+    assert {i % 3 for i in chosen[:3]} == {0, 1, 2}
     assert len(set(chosen)) == 10
     assert len(read) == 50 + 9
     assert diverse(entries(), 4) == chosen[:4]
 
 
 def test_diverse_keeps_the_place_of_what_nothing_is_known_of() -> None:
-    entries: list[tuple[int, Description | None]] = [(0, None), (1, described(0, 1)), (2, None), (3, described(3, 8))]
+    entries = [candidate(i, kind) for i, kind in enumerate([None, 1.0, None, 8.0])]
     assert diverse(entries, 4) == [0, 1, 2, 3]
-    assert diverse([(i, None) for i in range(5)], 3) == [0, 1, 2]
+    assert diverse([candidate(i, None) for i in range(5)], 3) == [0, 1, 2]
     assert diverse([], 3) == []
+    same = [Candidate(i, 1.0, Description(np.eye(9, dtype=np.float32)[i], np.ones(2, np.float32))) for i in range(3)]
+    assert diverse(same, 3) == [0, 1, 2]
 
 
 def test_what_is_unseen_is_described_where_it_is() -> None:
