@@ -137,7 +137,8 @@ def draw_curve(curve: Path, path: Path) -> Path:
             points = [(float(row["images"]), float(row[key])) for row in rows if row[key]]
             axes.plot([x for x, _ in points], [y for _, y in points], label=key, marker="." if number == 2 else "")
         axes.set_xlabel("images seen")
-        axes.legend(fontsize=7)
+        if keys:
+            axes.legend(fontsize=7)
     figure.axes[0].set_yscale("log")
     return _save(figure, path)
 
