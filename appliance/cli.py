@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from contextlib import ExitStack, closing
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
@@ -140,15 +141,17 @@ def screen(
 
     targets = find_targets(paths)
     place = Station.open(station, create=True) if station else None
-    log = VerdictLog(place.database) if place else None
-    images = ImageStore(place.images) if place and place.settings.disk.keep_images else None
     console = talk()
-    try:
+    with ExitStack() as opened:
+        log = opened.enter_context(closing(VerdictLog(place.database))) if place else None
+        images = None
+        if place and place.settings.disk.keep_images:
+            images = opened.enter_context(closing(ImageStore(place.images)))
         chosen = find_bundle(bundle, place, log)
         settings = place.settings if place else Settings()
         cache = place.engines if place else cache_folder()
         with console.status("building engines"):
-            inspector = build_inspector(chosen, settings.engine.choice, cache=cache)
+            inspector = opened.enter_context(closing(build_inspector(chosen, settings.engine.choice, cache=cache)))
         printer = _Printer(output)
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(targets))
@@ -156,10 +159,6 @@ def screen(
                 printer.add(row)
                 progress.advance(task)
         printer.finish()
-    finally:
-        for store in (log, images):
-            if store is not None:
-                store.close()
 
 
 class _Printer:

@@ -129,7 +129,8 @@ def bundle_verify(bundle: Annotated[str, typer.Argument(help="Name or folder.")]
     from engines.build import build_inspector, check_golden
 
     chosen = find_bundle(bundle, None, None)
-    report = check_golden(build_inspector(chosen, cache=cache_folder()))
+    with closing(build_inspector(chosen, cache=cache_folder())) as inspector:
+        report = check_golden(inspector)
     say(
         f"{chosen.identity}: hashes right; {report.frames} golden frames within {report.score_difference:.6f}, no flips"
     )
@@ -186,7 +187,7 @@ def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
     from appliance.activation import write_down
     from engines.build import build_inspector
 
-    build_inspector(chosen, place.engine, cache=place.engines)
+    build_inspector(chosen, place.engine, cache=place.engines).close()
     number = write_down(place, chosen, who)
     say(f"{chosen.identity} is active{_followed(place, chosen, number)}")
 
@@ -256,7 +257,8 @@ def engines_build(
             chosen, choice, cache=place.engines,
             progress=lambda role, phase, step, steps: status.update(escape(f"{role}: {phase} {step} of {steps}")), runs=via,
         )  # fmt: skip
-        report = check_golden(inspector)
+        with closing(inspector):
+            report = check_golden(inspector)
     say(f"{inspector.engine}: {report.frames} golden frames within {report.score_difference:.6f}")
 
 
@@ -269,9 +271,9 @@ def engines_check(station: StationOption = DEFAULT_STATION) -> None:
 
     place = Station.open(station)
     if not place.is_screened():
-        report = check_golden(
-            build_inspector(place.load_bundle(active=place.active_bundle()), place.engine, cache=place.engines)
-        )
+        chosen = place.load_bundle(active=place.active_bundle())
+        with closing(build_inspector(chosen, place.engine, cache=place.engines)) as inspector:
+            report = check_golden(inspector)
         say(f"{report.frames} golden frames within {report.score_difference:.4f}")
         return
     with closing(VerdictLog(place.database)) as log:
@@ -317,9 +319,10 @@ def engines_bench(
     chosen = find_bundle(bundle, None, None)
     golden = [g.frame for g in chosen.golden()]
     for precision in target.precisions:
-        inspector = build_inspector(chosen, EngineChoice(target=target, precision=precision), cache=cache_folder())
+        choice = EngineChoice(target=target, precision=precision)
         many = [golden[i % len(golden)] for i in range(frames)]
-        inspector.measure(golden)
-        began = time.perf_counter()
-        inspector.measure(many)
-        say(f"{inspector.engine}  {frames / (time.perf_counter() - began):.1f} frames/s")
+        with closing(build_inspector(chosen, choice, cache=cache_folder())) as inspector:
+            inspector.measure(golden)
+            began = time.perf_counter()
+            inspector.measure(many)
+            say(f"{inspector.engine}  {frames / (time.perf_counter() - began):.1f} frames/s")

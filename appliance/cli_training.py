@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack, closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -250,10 +251,13 @@ def evaluate(
         identity = str(runs) if runs is not None else chosen.identity
         report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
     else:
-        with console.status("building engines"):
-            inspector = build_inspector(chosen, choice, cache=cache_folder())
-            other = None if against is None else build_inspector(chosen, other_choice, cache=cache_folder())
-        with progress_bar(console) as progress:
+        with ExitStack() as opened:
+            with console.status("building engines"):
+                inspector = opened.enter_context(closing(build_inspector(chosen, choice, cache=cache_folder())))
+                other = None
+                if against is not None:
+                    other = opened.enter_context(closing(build_inspector(chosen, other_choice, cache=cache_folder())))
+            progress = opened.enter_context(progress_bar(console))
             task = progress.add_task("evaluating", total=None)
             report = assess(
                 known, inspector, split=split, against=other,

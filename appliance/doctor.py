@@ -24,7 +24,6 @@ from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu, gpu_state
 from engines.build import build_inspector, check_golden
-from engines.inspector import Inspector
 from kernels import _native
 
 LOOK_FOR_DAMAGE_S = 30.0
@@ -149,9 +148,8 @@ def _engines(station: Station, bundle: str | None) -> Check:
             return Check(
                 "engines", None, f"{chosen.identity}: not built for {station.engine.target}", "`umbra engines build`"
             )
-        inspector: Inspector = build_inspector(chosen, station.engine, cache=station.engines)
-        gate = check_golden(inspector)
-        inspector.close()
+        with closing(build_inspector(chosen, station.engine, cache=station.engines)) as inspector:
+            gate = check_golden(inspector)
     except EngineError as error:
         return Check("engines", False, str(error), "reinstall the bundle")
     except ApplianceError as error:  # the log, which says what is active, cannot be read

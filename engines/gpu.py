@@ -19,7 +19,7 @@ from engines.choice import EngineChoice, Target
 from engines.cuda_inspector import CudaInspector, GpuEngines
 from engines.errors import EngineBuildError, EngineFaultError, EngineUnavailableError
 from engines.inspector import Inspector, Measurement
-from engines.tensorrt import Flavour, PlanKey, Plans, Progress, build_plans, find_plans, load
+from engines.tensorrt import Flavour, PlanKey, Plans, Progress, find_or_build, find_plans, load
 from kernels import RawFrame
 from kernels.device import Device
 from kernels.driver import Gpu, probe
@@ -157,12 +157,11 @@ def ready_plans(
     except NoGpuError as error:
         raise EngineUnavailableError(f"{choice.target}: {error}") from error
     if runs is None:
-        key = plan_key(bundle, choice, gpu)
-        return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress)
+        return find_or_build(bundle, folder, plan_key(bundle, choice, gpu), progress=progress)
     from engines.training.via_torch import plan_maker, weights_digest
 
     key = plan_key(bundle, choice, gpu, source=weights_digest(runs))
-    return find_plans(folder, key) or build_plans(bundle, folder, key, progress=progress, via=plan_maker(runs))
+    return find_or_build(bundle, folder, key, progress=progress, via=plan_maker(runs))
 
 
 def gpu_inspector(

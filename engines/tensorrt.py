@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -169,6 +171,37 @@ def _joint_digest(hashes: dict[str, str]) -> str:
     return hashlib.sha256(" ".join(hashes[role] for role in MODEL_FILES).encode()).hexdigest()
 
 
+def find_or_build(
+    bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress | None = None, via: Via | None = None
+) -> Plans:
+    """The plans kept under a key; built where there are none. A process that is building them already is waited for.
+
+    Args and errors: as build_plans and find_plans.
+    """
+    found = find_plans(root, key)
+    if found is not None:
+        return found
+    with _alone(root, key, progress):
+        return find_plans(root, key) or build_plans(bundle, root, key, progress=progress, via=via)
+
+
+@contextmanager
+def _alone(root: Path, key: PlanKey, progress: Progress | None) -> Iterator[None]:
+    """One process at a time builds what a key names; the kernel lets go of the lock when it ends."""
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root / f".{key.folder}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if progress is not None:
+                progress("all", "another process builds them", 0, 1)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def build_plans(
     bundle: Bundle, root: Path, key: PlanKey, *, progress: Progress | None = None, via: Via | None = None
 ) -> Plans:
@@ -316,8 +349,10 @@ def _check_network(trt: TensorRt, network: INetworkDefinition, role: str) -> Non
             )
 
 
-def deserialise(trt: TensorRt, plan: bytes, name: str) -> ICudaEngine:
-    """A plan -> an engine in device memory. The driver must have been initialised: see kernels.driver.probe.
+def deserialise(trt: TensorRt, plan: bytes, name: str) -> tuple[ICudaEngine, list[str]]:
+    """A plan -> an engine in device memory, and the list that its errors go to while it runs.
+
+    The driver must have been initialised: see kernels.driver.probe.
 
     Raises:
         EngineBuildError: the plan is cut short, or of another version or GPU; says what TensorRT said.
@@ -327,7 +362,7 @@ def deserialise(trt: TensorRt, plan: bytes, name: str) -> ICudaEngine:
     if engine is None:
         raise EngineBuildError(f"{name}: TensorRT {trt.__version__} does not take this plan of {len(plan)} bytes: "
                                f"{errors[0] if errors else 'no reason given'}")  # fmt: skip
-    return engine
+    return engine, errors
 
 
 def check_engine(trt: TensorRt, engine: ICudaEngine, role: str, max_batch: int) -> tuple[str, str]:

@@ -18,6 +18,7 @@ class _Network:
 
     Attributes:
         engine: the plan in device memory.
+        errors: what TensorRT said of it so far.
         output: the name of its output.
         stream: its own; None for the one that runs on the caller's.
         working: memory that its contexts share: they follow each other on one stream.
@@ -26,10 +27,16 @@ class _Network:
     """
 
     engine: ICudaEngine
+    errors: list[str]
     output: str
     stream: Stream | None
     working: Memory
     contexts: dict[tuple[int, int, int], IExecutionContext] = field(default_factory=dict)
+
+    @property
+    def said(self) -> str:
+        """The last that TensorRT said, for the end of a sentence; "" where it said nothing."""
+        return f": {self.errors[-1]}" if self.errors else ""
 
 
 class TensorRtEngines:
@@ -49,11 +56,11 @@ class TensorRtEngines:
         self.identity, self.max_batch = plans.identity, plans.key.max_batch
         self._networks: dict[str, _Network] = {}
         for role in MODEL_FILES:
-            engine = deserialise(trt, plans.files[role].read_bytes(), plans.files[role].name)
+            engine, errors = deserialise(trt, plans.files[role].read_bytes(), plans.files[role].name)
             _, output = check_engine(trt, engine, role, self.max_batch)
             stream = device.stream() if self._networks else None
             working = device.allocate(max(1, engine.device_memory_size_v2))
-            self._networks[role] = _Network(engine, output, stream, working)
+            self._networks[role] = _Network(engine, errors, output, stream, working)
 
     def reset(self) -> None:
         """As engines.cuda_inspector.GpuEngines."""
@@ -87,16 +94,18 @@ class TensorRtEngines:
         if key not in network.contexts:
             network.contexts[key] = self._set_up(role, network, images, count, output)
         if not network.contexts[key].execute_async_v3(stream.handle):
-            raise DeviceFaultError(f"TensorRT did not run the {role} on {count} images")
+            raise DeviceFaultError(f"TensorRT did not run the {role} on {count} images{network.said}")
 
     def _set_up(self, role: str, network: _Network, images: int, count: int, output: int) -> IExecutionContext:
         context = network.engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if context is None:
-            raise DeviceFaultError(f"TensorRT gave no context for the {role}")
+            raise DeviceFaultError(f"TensorRT gave no context for the {role}{network.said}")
         context.set_device_memory(network.working.address, network.working.nbytes)
         taken = context.set_input_shape(INPUT, (count, 1, IMAGE_SIDE, IMAGE_SIDE))
         taken = taken and context.set_tensor_address(INPUT, images)
         taken = taken and context.set_tensor_address(network.output, output)
         if not taken:
-            raise DeviceFaultError(f"TensorRT did not take the addresses of {count} images for the {role}")
+            raise DeviceFaultError(
+                f"TensorRT did not take the addresses of {count} images for the {role}{network.said}"
+            )
         return context

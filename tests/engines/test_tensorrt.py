@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,17 @@ from engines.tensorrt import (
     MANIFEST,
     Flavour,
     PlanKey,
+    Plans,
     build_plans,
     check_engine,
     deserialise,
+    find_or_build,
     find_plans,
     load,
 )
+from engines.tensorrt_run import TensorRtEngines
+from kernels.errors import DeviceFaultError
+from tests.kernels.emulated import EmulatedDevice
 
 STARTER = bundle.load(bundle.SHIPPED / "starter")
 BINDINGS_NEED = {  # the functions that the full TensorRT's bindings take from its libraries
@@ -125,6 +131,33 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_processes_build_once(tmp_path: Path) -> None:
+    made: list[str] = []
+    second_waits = threading.Event()
+    second: list[Plans] = []
+
+    def build_second() -> None:
+        def told(_role: str, phase: str, _step: int, _steps: int) -> None:
+            assert phase == "another process builds them"
+            second_waits.set()
+
+        second.append(find_or_build(STARTER, tmp_path, key(), progress=told, via=lambda *_: pytest.fail("built twice")))
+
+    def via(role: str, _max_batch: int) -> bytes:
+        if not made:
+            other.start()
+            assert second_waits.wait(60)
+        made.append(role)
+        return role.encode()
+
+    other = threading.Thread(target=build_second)  # each has its own descriptor of the lock, as processes have
+    first = find_or_build(STARTER, tmp_path, key(), via=via)
+    other.join(60)
+    assert second == [first]
+    assert made == list(MODEL_FILES)
+    assert find_or_build(STARTER, tmp_path, key(), via=via) == first
+
+
 def test_what_this_flavour_cannot_do_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(EngineBuildError, match="no int8 convolutions: choose fp16"):
         build_plans(STARTER, tmp_path, key(precision=Precision.INT8))
@@ -148,6 +181,25 @@ def test_a_plan_that_is_not_taken_says_why(change: object, words: str, plans_roo
         deserialise(load(Flavour.TENSORRT_RTX), change(plan), "unseen.plan")
 
 
+class Context:
+    """A context that does not run."""
+
+    def __init__(self, errors: list[str]) -> None:
+        self._errors = errors
+
+    def set_device_memory(self, memory: int, size: int) -> None: ...
+
+    def set_input_shape(self, name: str, shape: object) -> bool:
+        return True
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        return True
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        self._errors.append("Error Code 1: Cask (convolution failed on execution)")
+        return False
+
+
 class Engine:
     """An engine that is not what it was built for."""
 
@@ -155,8 +207,10 @@ class Engine:
     device_memory_size_v2 = 0
 
     def __init__(
-        self, *, output: tuple[int, ...] = (-1, 4), dtype: str = "FLOAT", batch: int = 16, name: str = "image"
-    ) -> None:
+        self, *, output: tuple[int, ...] = (-1, 4), dtype: str = "FLOAT", batch: int = 16, name: str = "image",
+        context: Context | None = None,
+    ) -> None:  # fmt: skip
+        self.context = context
         self.trt = load(Flavour.TENSORRT_RTX)
         self.output, self.dtype, self.batch, self.name = output, dtype, batch, name
 
@@ -175,8 +229,8 @@ class Engine:
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         return [(n, 1, 224, 224) for n in (1, self.batch, self.batch)]
 
-    def create_execution_context(self, strategy: object) -> None:
-        return None
+    def create_execution_context(self, strategy: object) -> Context | None:
+        return self.context
 
 
 def test_an_engine_is_checked() -> None:
@@ -190,6 +244,27 @@ def test_an_engine_is_checked() -> None:
     ):
         with pytest.raises(EngineBuildError, match=words):
             check_engine(trt, engine, "classifier", 16)
+
+
+@pytest.mark.parametrize("context", [True, False])
+def test_a_plan_that_does_not_run_says_what_tensorrt_said(
+    context: bool, monkeypatch: pytest.MonkeyPatch, plans_root: Path
+) -> None:
+    outputs = {"classifier": (-1, 4), "regressor": (-1, 1), "unseen": (-1, 2, 224, 224)}
+
+    def deserialised(_trt: object, _plan: bytes, name: str) -> tuple[Engine, list[str]]:
+        errors = ["an earlier one"]
+        output = outputs[name.removesuffix(".plan")]
+        return Engine(output=output, context=Context(errors) if context else None), errors
+
+    monkeypatch.setattr("engines.tensorrt_run.deserialise", deserialised)
+    plans, device = find_plans(plans_root, key()), EmulatedDevice()
+    assert plans is not None
+    engines = TensorRtEngines(plans, device)
+    words = "did not run the classifier on 2 images: .*convolution failed" if context else "no context .*an earlier one"
+    with pytest.raises(DeviceFaultError, match=words):
+        engines.enqueue(0, 2, logits=0, levels=0, maps=0, on=device.stream())
+    engines.close()
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
