@@ -59,7 +59,10 @@ def loop_next(
     count: Annotated[int, typer.Option(min=1, max=1000, help="Frames.")] = 10,
     metric: Annotated[Metric, typer.Option(help="What frames are ordered by.")] = Metric.BALANCED,
     diverse: Annotated[
-        bool, typer.Option(help="Leave out what a frame before shows, and take what stands for most of the others.")
+        bool,
+        typer.Option(
+            help="Leave out what a frame before shows, take what stands for most of the others; of at most 1000."
+        ),
     ] = True,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
     station: StationOption = DEFAULT_STATION,

@@ -26,7 +26,8 @@ def rank_frames(
     diverse: Annotated[
         bool,
         typer.Option(
-            "--diverse", help="Leave out what a frame before shows, and take what stands for most of the others."
+            "--diverse",
+            help="Leave out what a frame before shows, take what stands for most of the others; of at most 1000.",
         ),
     ] = False,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+MOST_DIVERSE = 1000  # frames of a diverse order; the picture of each is read
+
 
 class Metric(enum.StrEnum):
     """What frames are ordered by, largest first."""
@@ -22,7 +24,8 @@ class Wanted:
     Attributes:
         metric: of the order.
         count, offset: a page of it.
-        diverse: leave out frames that show what one before them shows, and take those that stand for most of the others.
+        diverse: leave out frames that show what one before them shows, and take those that stand for most of the others;
+            the order ends after a thousand.
         product, lot: only these; None: all.
         labeled: those too that a person has labeled.
     """

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from appliance.columns import Columns, columns
 from appliance.images import kept_pictures
 from appliance.labels import Label, standing
-from appliance.order import Metric, Wanted
+from appliance.order import MOST_DIVERSE, Metric, Wanted
 from appliance.station import Station
 from appliance.verdict import per_pixel
 from appliance.verdict_log import VerdictLog
@@ -49,7 +49,8 @@ def rank(
         candidates = (
             Candidate(int(i), float(value[i]), _described(place, int(held.frame_id[i]), newest["t"])) for i in order
         )
-        chosen = diverse(candidates, wanted.offset + wanted.count)[wanted.offset :]
+        end = min(wanted.offset + wanted.count, MOST_DIVERSE)
+        chosen = diverse(candidates, end)[wanted.offset :] if wanted.offset < end else []
     entries = (_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen)
     return [entry for entry in entries if entry is not None]
 

@@ -38,7 +38,10 @@ def ranked(
     count: Annotated[int, Query(ge=1, le=1000)] = 10,
     offset: Annotated[int, Query(ge=0, le=10**9, description="frames of the order to pass over")] = 0,
     diverse: Annotated[
-        bool, Query(description="leave out what a frame before shows, and take what stands for most of the others")
+        bool,
+        Query(
+            description="leave out what a frame before shows, take what stands for most of the others; of at most 1000"
+        ),
     ] = False,
     product: str | None = None,
     lot: str | None = None,

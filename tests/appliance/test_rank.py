@@ -116,12 +116,17 @@ def test_pools_of_a_product_a_lot_and_what_nobody_labeled(station: Station, log:
     assert order(station, log, labeled=True) == [2, 4, 1, 3, 6, 5]
 
 
-def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog) -> None:
+def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = order(station, log, diverse=True)
     assert len(chosen) == 4
     assert set(chosen[:3]) - {1, 3, 6} == {2, 4}
     assert chosen[3] == 5
     assert order(station, log, diverse=True, count=2, offset=2) == chosen[2:]
+    with monkeypatch.context() as shorter:
+        shorter.setattr("appliance.rank.MOST_DIVERSE", 3)  # the order ends there, on whichever page
+        assert order(station, log, diverse=True) == chosen[:3]
+        assert order(station, log, diverse=True, count=2, offset=2) == chosen[2:3]
+        assert order(station, log, diverse=True, offset=3) == order(station, log, diverse=True, offset=9) == []
     station.images.unlink()  # without pictures nobody knows
     assert order(station, log, diverse=True) == [2, 4, 1, 3, 6, 5]
 
