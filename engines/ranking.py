@@ -117,48 +117,99 @@ def diverse(candidates: Iterable[Candidate], count: int) -> list[int]:
     """
     waiting = iter(candidates)
     taken = _Taken()
-    window: list[Candidate] = []
+    window: list[_Waiting] = []
     chosen: list[int] = []
     while len(chosen) < count:
         while len(window) < COMPARED and (following := next(waiting, None)) is not None:
             if not taken.shows(following.description):
-                window.append(following)
+                window.append(_Waiting(following, taken.nearness(following.description)))
         if not window:
             break
-        best = window.pop(0 if window[0].description is None else taken.best_of(window))
+        best = window.pop(0 if window[0].of.description is None else taken.best_of(window)).of
         chosen.append(best.number)
         if best.description is not None:
-            taken.add(best.description)
-            window = [one for one in window if not taken.shows(one.description)]
+            window = taken.add(best.description, window)
     return chosen
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A candidate of the window.
+
+    Attributes:
+        of: which.
+        stood_for: largest s to a frame taken, in [0, 1]; 0 before the first is taken.
+    """
+
+    of: Candidate
+    stood_for: float
 
 
 class _Taken:
     """Descriptions of the frames taken so far, and what they stand for."""
 
     def __init__(self) -> None:
-        self._shapes: list[NDArray[np.float32]] = []
-        self._looks: list[NDArray[np.float32]] = []
-        self._unit: NDArray[np.float32] | None = None  # (34,) of looks, in which s is exp(-d^2 / 2)
+        self._shapes = _Rows()
+        self._looks = _Rows()
+        self._unit: NDArray[np.float32] | None = (
+            None  # (34,) of looks, in which s is exp(-d^2 / 2); from the first choice on
+        )
 
-    def add(self, description: Description) -> None:
-        self._shapes.append(description.shape)
-        self._looks.append(description.looks)
+    def add(self, description: Description, window: Sequence[_Waiting]) -> list[_Waiting]:
+        """Takes it; what of the window it does not show, and knows that it stands for."""
+        self._shapes.add(description.shape)
+        self._looks.add(description.looks)
+        left = []
+        for one in window:
+            if (other := one.of.description) is not None and self._unit is not None:
+                if float(other.shape @ description.shape) >= SAME:
+                    continue
+                one.stood_for = max(one.stood_for, float(_alike(other.looks, description.looks, self._unit)))
+            left.append(one)
+        return left
 
     def shows(self, description: Description | None) -> bool:
         """Whether one of them has nearly this shape."""
-        return description is not None and any(float(description.shape @ other) >= SAME for other in self._shapes)
+        if description is None or self._unit is None:
+            return False
+        return bool((self._shapes.all @ description.shape >= SAME).any())
 
-    def best_of(self, window: Sequence[Candidate]) -> int:
+    def nearness(self, description: Description | None) -> float:
+        """Largest s to one of them, 0 where there is none."""
+        if description is None or self._unit is None:
+            return 0.0
+        return float(_alike(self._looks.all, description.looks, self._unit).max())
+
+    def best_of(self, window: Sequence[_Waiting]) -> int:
         """Which of these adds most; the first of equal ones. Some are described."""
-        known = [(i, one.value, one.description.looks) for i, one in enumerate(window) if one.description is not None]
+        known = [(i, one, one.of.description.looks) for i, one in enumerate(window) if one.of.description is not None]
         looks = np.stack([of for _, _, of in known])
         if self._unit is None:
             self._unit = _unit(looks)
-        alike = _alike(looks, looks, self._unit)
-        stood_for = _alike(looks, np.stack(self._looks), self._unit).max(1, keepdims=True) if self._looks else 0
-        value = np.array([value for _, value, _ in known])
+        alike = _alike(looks[:, None], looks, self._unit)
+        stood_for = np.array([one.stood_for for _, one, _ in known])[:, None]
+        value = np.array([one.of.value for _, one, _ in known])
         return known[int(np.argmax(value @ np.maximum(alike - stood_for, 0)))][0]
+
+
+class _Rows:
+    """float32 vectors of one length, in an array that grows."""
+
+    def __init__(self) -> None:
+        self._held = np.empty((0, 0), np.float32)
+        self._count = 0
+
+    @property
+    def all(self) -> NDArray[np.float32]:
+        """(n, length)."""
+        return self._held[: self._count]
+
+    def add(self, row: NDArray[np.float32]) -> None:
+        if self._count == len(self._held):
+            more = np.empty((max(self._count, COMPARED), len(row)), np.float32)
+            self._held = np.concatenate([self._held.reshape(-1, len(row)), more])
+        self._held[self._count] = row
+        self._count += 1
 
 
 def _unit(looks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -169,6 +220,6 @@ def _unit(looks: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _alike(a: NDArray[np.float32], b: NDArray[np.float32], unit: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, 34), (m, 34) -> (n, m) s in (0, 1]."""
-    apart = (((a[:, None] - b) / unit) ** 2).sum(2, dtype=float)
+    """(..., 34), broadcast -> (...) s in (0, 1]."""
+    apart = (((a - b) / unit) ** 2).sum(-1, dtype=float)
     return np.asarray(np.exp(-apart / 2))
