@@ -53,6 +53,15 @@ class ClassMap(BaseModel):
             raise ValueError(f"{', '.join(wrong)}: wanted {', '.join(CLASSES)}, or {LEFT_OUT} to leave rows out")
         return classes
 
+    @field_validator("file")
+    @classmethod
+    def _template(cls, file: str) -> str:
+        try:
+            file.format(file="")
+        except (LookupError, ValueError, AttributeError) as error:
+            raise ValueError(f"{file!r}: {error!r}, wanted a path with {{file}} for the row's column") from None
+        return file
+
     @classmethod
     def read(cls, path: Path) -> ClassMap:
         """A class map from a TOML file.
@@ -62,7 +71,7 @@ class ClassMap(BaseModel):
         """
         try:
             return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-        except (OSError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise ClassMapError(f"{path}: {error}") from error
         except ValidationError as error:
             first = error.errors()[0]

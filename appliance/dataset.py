@@ -88,7 +88,7 @@ class DataSet:
         Raises:
             ClassMapError: the class map cannot be read.
             BoxesError: boxes cannot be read.
-            DataSetError: no such file, no rows, an unknown class or split, a level outside 0..10, or a file that is not there.
+            DataSetError: no such file, no UTF-8, no rows, an unknown class or split, a level outside 0..10, or a missing frame.
         """
         boxes_path = find_boxes(folder)
         paths = [folder / name for name in (TRUTH_FILE, LABELS_FILE) if (folder / name).is_file()]
@@ -101,8 +101,7 @@ class DataSet:
         words = ClassMap() if class_map is None else ClassMap.read(class_map)
         boxes = {} if boxes_path is None else read_boxes(boxes_path)
         if paths:
-            with paths[0].open(newline="", encoding="utf-8") as file:
-                lines = list(csv.DictReader(file))
+            lines = _lines(paths[0])
             read = [_row(paths[0], number, line, words, boxes) for number, line in enumerate(lines, start=2)]
             rows = tuple(row for row in read if row is not None)
             if strangers := sorted(boxes.keys() - {line["file"] for line in lines}):
@@ -182,6 +181,14 @@ class DataSet:
         settings = Settings()
         for row in rows:
             yield row, read_frame(self.folder / row.file, row.file, settings)
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataSetError(f"{path}: {error}") from error
 
 
 def _boxed_row(file: str, boxes: tuple[Box, ...]) -> TruthRow:

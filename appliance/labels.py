@@ -10,12 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from appliance.errors import ApplianceError
 from engines.classes import CLASSES
 
 Box = tuple[int, int, int, int]
+Number = TypeVar("Number", int, float)
 LONGEST_NAME = 200
 UNNAMED = "object"  # what files call the class of a box that has none
 SAME_BOX_IOU = 0.5
@@ -172,10 +173,19 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
             raise LabelError("boxes on a file that could not be read")
         return label
     classes = tuple(None if name == UNNAMED else name for name in label.box_classes)
-    return replace(label, boxes=tuple(_inside(box, size) for box in label.boxes), box_classes=classes)
+    return replace(label, boxes=tuple(inside(box, size) for box in label.boxes), box_classes=classes)
 
 
-def _inside(box: Box, size: tuple[int, int]) -> Box:
+def inside(box: tuple[Number, ...], size: tuple[int, int]) -> tuple[Number, Number, Number, Number]:
+    """A box cut to its frame where it is a pixel too large.
+
+    Args:
+        box: (x0, y0, x1, y1) in pixels of the frame, ends exclusive.
+        size: width and height of the frame.
+
+    Raises:
+        LabelError: it reaches more than a pixel out of the frame, or has no area.
+    """
     width, height = size
     x0, y0, x1, y1 = max(box[0], 0), max(box[1], 0), min(box[2], width), min(box[3], height)
     if max(abs(now - then) for now, then in zip((x0, y0, x1, y1), box, strict=True)) > OVERHANG:

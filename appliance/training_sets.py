@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.dataset import DataSet, DataSetError, TruthRow
+from appliance.labels import LabelError, inside
 from engines.classes import CLASSES
 from engines.simulation import SENSOR_TEST_MIX
 from engines.training.data import AMBIGUOUS, ImageSet, SetRecipe, save_joined, simulate_set
@@ -124,7 +125,7 @@ def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
     """The images of a data set's rows, without those that the line refuses before any network.
 
     Raises:
-        DataSetError: a file cannot be read.
+        DataSetError: a file cannot be read, or a box lies outside of its frame.
     """
     images: list[Image] = []
     rows: list[TruthRow] = []
@@ -134,7 +135,11 @@ def images_of(data: DataSet, wanted: Iterable[TruthRow]) -> ImageSet:
         if image is None:
             continue
         sx, sy = IMAGE_SIDE / width, IMAGE_SIDE / height
-        boxes += [(len(images), x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in row.boxes]
+        try:
+            within = [inside(box, (width, height)) for box in row.boxes]
+        except LabelError as error:
+            raise DataSetError(f"{data.folder / row.file}: {error}") from None
+        boxes += [(len(images), x0 * sx, y0 * sy, x1 * sx, y1 * sy) for x0, y0, x1, y1 in within]
         images.append(image)
         scales.append((sx, sy))
         rows.append(row)
@@ -179,11 +184,13 @@ def read_picture(path: Path) -> NDArray[np.uint16]:
     """An ordinary picture as grey values, 0..65535: (h, w).
 
     Raises:
-        DataSetError: it cannot be read.
+        DataSetError: it cannot be read, or holds other values than 8 or 16 bits.
     """
     grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if grey is None:
         raise DataSetError(f"{path}: no picture that can be read")
+    if grey.dtype not in (np.uint8, np.uint16):
+        raise DataSetError(f"{path}: a picture of {grey.dtype} values, wanted whole numbers of 8 or 16 bits")
     steps = 257 if grey.dtype == np.uint8 else 1
     return np.asarray(grey.astype(np.uint16) * np.uint16(steps))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import cv2
 
-from benchmarks.harness import RESULTS, machine, mean_interval
+from benchmarks.harness import RESULTS, machine, mean_interval, results_of
 from benchmarks.unseen.detector import Score
 from benchmarks.unseen.rounds import FIRST, ROUND, STRATEGIES, Bench, Memo, Trial, digest, trial
 from benchmarks.unseen.sets import CORNERS, TURNS, pictures
@@ -52,10 +52,10 @@ def macro(found: Mapping[str, Score]) -> dict[str, float]:
 
 
 def run(bench: Bench) -> dict[str, Any]:
-    """All strategies of one trial: after 30 images, and with as many boxes as OURS has by then; OURS round by round."""
+    """All strategies of one trial: after 30 images, and with as many boxes as all of them have by then; OURS round by round."""
     subject = bench.trial
     chosen = {name: bench.chosen(name) for name in STRATEGIES}
-    boxes = len(boxes_of(subject, chosen[OURS]))
+    boxes = min(len(boxes_of(subject, numbers)) for numbers in chosen.values())
     table: dict[str, Any] = {}
     for name, numbers in chosen.items():
         as_many = bench.until(name, boxes)
@@ -131,16 +131,9 @@ def _of_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for name in rows[0]["per_class"]
     }
     if "equal_boxes" in rows[0]:
-        for key in ("f1", "images", "boxes"):
+        for key in (*MEASURES, "images", "boxes"):
             found[f"equal boxes: {key}"] = mean_interval([row["equal_boxes"][key] for row in rows])
     return found
-
-
-def saved() -> dict[str, Any]:
-    """Trials in the results file, of the code as it is now; read again before each writing, for several processes."""
-    kept: dict[str, Any] = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
-    trials: dict[str, Any] = kept["trials"] if kept.get("code") == digest() else {}
-    return trials
 
 
 def main() -> None:
@@ -156,18 +149,15 @@ def main() -> None:
         return
     cv2.setNumThreads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
+    code = digest()
     for seed in arguments.seed or SEEDS:
         for name in arguments.set or CORNERS:
             subject = trial(pictures(name, arguments.data), seed, TURNS[name])
-            found = run(Bench(subject, Memo(arguments.work / f"{name}-{seed}-{digest()}.json")))
-            trials = saved() | {f"{name} {seed}": found}
-            body = {
-                "machine": machine(),
-                "code": digest(),
-                "summary": summary(trials),
-                "trials": dict(sorted(trials.items())),
-            }
-            RESULT_FILE.write_text(json.dumps(body, indent=1) + "\n")
+            found = run(Bench(subject, Memo(arguments.work / f"{name}-{seed}-{code}.json")))
+            with results_of(RESULT_FILE) as kept:
+                others = kept["trials"] if kept.get("code") == code else {}
+                trials = dict(sorted({**others, f"{name} {seed}": found | {"machine": machine()}}.items()))
+                kept |= {"code": code, "summary": summary(trials), "trials": trials}
             print(name, seed, {s: round(row["f1"], 3) for s, row in found["table"].items()}, flush=True)
 
 

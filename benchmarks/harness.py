@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median, quantiles, stdev
 from types import ModuleType
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 SAMPLES = 30
@@ -99,6 +103,21 @@ def digest_of(*modules: ModuleType) -> str:
     return found.hexdigest()[:8]
 
 
+@contextmanager
+def results_of(path: Path) -> Iterator[dict[str, Any]]:
+    """What a results file holds, to be changed in place and written again; other processes wait meanwhile."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        yield found
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.replace(path)
+    finally:
+        os.close(folder)
+
+
 def machine() -> dict[str, str]:
     """Processor, cores, Python, and the commit that was measured."""
     cpu = next(
@@ -110,7 +129,7 @@ def machine() -> dict[str, str]:
     ).stdout.strip()
     return {
         "cpu": cpu,
-        "cores": str(len(__import__("os").sched_getaffinity(0))),
+        "cores": str(len(os.sched_getaffinity(0))),
         "python": platform.python_version(),
         "commit": commit,
     }

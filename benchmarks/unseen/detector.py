@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ from torch.nn import functional
 from appliance.labels import iou
 from benchmarks.unseen.sets import DEVIATION, Picture
 from engines.models.efficientnet_lite import CELL_CONTRAST, STAGES, Trunk
+from engines.training.fit import mixed_precision
 from engines.training.photographs import load_published
 from kernels import IMAGE_SIDE
 
@@ -69,7 +71,7 @@ def _seen(images: Values) -> list[Tensor]:
     """(n, 224, 224) in [0, 1] -> what the trunk gives at four depths, float16."""
     scaled = torch.from_numpy((images - 0.5) * (255 / DEVIATION * CELL_CONTRAST))[:, None].clamp(-1.0, 1.0)
     maps = _trunk().maps(scaled.contiguous(memory_format=torch.channels_last))
-    return [maps[stage].contiguous().half() for stage in READ_STAGES]
+    return [maps[stage].half().contiguous(memory_format=torch.channels_last) for stage in READ_STAGES]
 
 
 class CenterNet(nn.Module):
@@ -90,12 +92,16 @@ class CenterNet(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Maps of n images -> (n, classes + 4, 56, 56): heat logits; left, top, right and bottom in cells, above 0."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed_precision("cpu")):
+            out = self._heads_of(maps).float()
+        return torch.cat([out[:, :-4], functional.softplus(out[:, -4:]) * BOX_SCALE], 1)
+
+    def _heads_of(self, maps: Sequence[Tensor]) -> Tensor:
         levels = [lateral(one.float()) for lateral, one in zip(self.lateral, maps, strict=True)]
         merged = levels[-1]
         for level, smooth in zip(levels[-2::-1], list(self.smooth)[-2::-1], strict=True):
             merged = smooth(level + functional.interpolate(merged, scale_factor=2.0))
-        out = self.heads(self.last(self.smooth[-1](merged)))
-        return torch.cat([out[:, :-4], functional.softplus(out[:, -4:]) * BOX_SCALE], 1)
+        return cast("Tensor", self.heads(self.last(self.smooth[-1](merged))))
 
 
 def _filtered() -> nn.Sequential:
@@ -193,14 +199,17 @@ def train_detector(
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, 19))
     model = CenterNet(len(classes))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-3)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps + 1, pct_start=0.2)
     numbers = [np.array([classes.index(c) for c in p.classes], np.int64) for p in pictures]
     model.train()
     for _ in range(steps):
         drawn = [(int(i), int(rng.integers(VERSIONS))) for i in rng.integers(len(pictures), size=BATCH)]
-        maps = [torch.stack(depth) for depth in zip(*(
-            [depth[v] for depth in album.versions(pictures[i])[0]] for i, v in drawn), strict=True)]  # fmt: skip
+        maps = [
+            torch.stack(depth).contiguous(memory_format=torch.channels_last)
+            for depth in zip(*([depth[v] for depth in album.versions(pictures[i])[0]] for i, v in drawn), strict=True)
+        ]
         targets = [_targets(album.versions(pictures[i])[1][v], numbers[i], len(classes)) for i, v in drawn]
         loss = _loss(model(maps), torch.from_numpy(np.stack(targets)), len(classes))
         optimizer.zero_grad()

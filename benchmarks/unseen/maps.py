@@ -1,4 +1,8 @@
-"""UNets of pictures with boxes, trained as the product trains them, and what their maps say of other pictures."""
+"""UNets of pictures with boxes, trained by the product's code and preset, and what their maps say of other pictures.
+
+What differs from `umbra train unseen`: pictures are brought to one mean and SD instead of the stretch's tone, every fifth one
+is kept to calibrate on instead of a group in eight, and what is familiar is kept of those as well: there are ten to begin with.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,12 @@ from engines.models import ForImages, build
 from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Stage, fit, predict
 from engines.training.photographs import start_from_photographs
+from engines.training.presets import PRESETS
 from engines.training.unseen import ALPHA, finish, unseen_job
 from kernels import IMAGE_SIDE, Reducer, UnseenMetrics
 
 HELD_EVERY = 5
-STAGES = (Stage(96, 6_400, 8, 5e-3), Stage(224, 400, 4, 1e-3))
+STAGES = PRESETS["photographs"]["unseen"]
 THRESHOLD_QUANTILE = 0.9  # of S over the pool: no constant t serves every set
 
 

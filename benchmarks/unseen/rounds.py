@@ -7,9 +7,9 @@ import json
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +17,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance import labels, training_sets
 from benchmarks.harness import digest_of
 from benchmarks.unseen import detector, maps, sets
 from benchmarks.unseen.detector import Album, CenterNet, Score, detect, heat_maps, scores, train_detector
 from benchmarks.unseen.maps import logits_of, measured, trained
 from benchmarks.unseen.sets import Picture
-from engines import looks, ranking, regions
+from engines import histograms, looks, models, ranking, regions
 from engines.models import efficientnet_lite, familiarity, unet
 from engines.ranking import Candidate, balanced_alpha, describe, diverse, m_alpha_middle
 from engines.regions import find_regions
-from engines.training import fit, outliers, photographs
+from engines.training import data, fit, outliers, photographs, presets
 from engines.training import unseen as unseen_training
 from engines.training.data import Pictures
 from kernels import UnseenMetrics
 
 FIRST, ROUND, ROUNDS = 10, 10, 2
 MOST_POOL, MOST_TEST = 200, 150
-TEST_EVERY = 3  # groups: one in so many is for the test, whatever the seed
+TEST_EVERY = 3  # groups: one in so many is for a test
+TRIED = 5  # seeds below were there to try constants with, and have a test of their own
+STAGES = tuple(
+    replace(stage, images=stage.images // 2) for stage in maps.STAGES
+)  # people wait: half as long, nearly as good
 LEAST_PEAK = 0.05  # of a heat map, that is looked at for uncertainty
 
 Values = NDArray[np.floating]
@@ -45,7 +50,7 @@ class Trial:
 
     Attributes:
         pool: pictures that may be labeled, evenly spread over the directory, in its order from a place that the seed chooses.
-        test: what detectors are tested on, the same for all seeds.
+        test: what detectors are tested on, the same for all seeds that are reported.
         classes: of the set.
         turns: what pictures may be turned to.
         seed: of the trial.
@@ -59,12 +64,16 @@ class Trial:
 
 
 def trial(found: Sequence[Picture], seed: int, turns: Pictures = Pictures.TURNED) -> Trial:
-    """Divide a set by groups, which are never divided: the test is the same for all seeds.
+    """Divide a set by groups, which are never divided.
+
+    The test is the same for all seeds from 5 on, and holds nothing that detectors of lower seeds were tested on.
 
     Raises:
         ValueError: a class of the test is nowhere in the pool.
     """
     for_test = _groups_for_test(found)
+    if seed >= TRIED:
+        for_test = _groups_for_test(found, but=for_test)
     tested = [p for p in found if p.group in for_test]
     left = [p for p in found if p.group not in for_test]
     groups = list(dict.fromkeys(p.group for p in left))
@@ -78,8 +87,13 @@ def trial(found: Sequence[Picture], seed: int, turns: Pictures = Pictures.TURNED
     return Trial(pool, test, sorted({c for p in found for c in p.classes}), turns, seed)
 
 
-def _groups_for_test(found: Sequence[Picture]) -> set[str]:
-    """A third of the groups of every class, of rare classes first, and of those without any; by their names."""
+def _groups_for_test(found: Sequence[Picture], but: Collection[str] = ()) -> set[str]:
+    """A third of the groups of every class, of rare classes first, and of those without any; by their names.
+
+    Args:
+        found: pictures of the set.
+        but: groups that are not to be among them.
+    """
     of_class: dict[str, set[str]] = defaultdict(set)
     for picture in found:
         for name in picture.classes or ("",):
@@ -88,7 +102,7 @@ def _groups_for_test(found: Sequence[Picture]) -> set[str]:
     for_test: set[str] = set()
     for name in sorted(of_class, key=lambda c: (len(of_class[c]), c)):
         wanted = round(len(of_class[name]) / TEST_EVERY) - len(for_test & of_class[name])
-        fresh = sorted(of_class[name] - dealt, key=lambda group: hashlib.sha256(group.encode()).hexdigest())
+        fresh = sorted(of_class[name] - dealt - set(but), key=lambda group: hashlib.sha256(group.encode()).hexdigest())
         for_test |= set(fresh[: max(0, wanted)])
         dealt |= of_class[name]
     return for_test
@@ -122,7 +136,7 @@ class Bench:
     Attributes:
         trial: which.
         memo: choices and scores, on disk.
-        heat: uncertainty by detectors of the labels of one round, in memory.
+        heat: uncertainty by detectors of the labels of a round, in memory.
         album: pictures as the detectors' trunk sees them.
     """
 
@@ -136,34 +150,37 @@ class Bench:
         of = [self.trial.pool[i] for i in labeled]
         return train_detector(of, self.trial.classes, seed=self.trial.seed, album=self.album)
 
-    def chosen(self, strategy: str, rounds: int = ROUNDS) -> list[int]:
+    def chosen(self, strategy: str) -> list[int]:
         """All images that a strategy labels, in its order."""
         labeled = list(range(FIRST))
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             choose = partial(STRATEGIES[strategy], self, tuple(labeled))
             labeled += self.memo.get(f"next {strategy} {_key(labeled)}", choose)
         return labeled
 
     def until(self, strategy: str, boxes: int) -> list[int]:
-        """The first images of a strategy that hold so many boxes, at least the first ten.
-
-        Sequential and random go on for as many rounds as that takes; the others, which a round costs a network, do not.
-        """
-        numbers = self.chosen(
-            strategy, len(self.trial.pool) // ROUND if strategy in ("sequential", "random") else ROUNDS
-        )
+        """The first images of a strategy that hold so many boxes, at least the first ten."""
+        numbers = self.chosen(strategy)
         held = np.cumsum([len(self.trial.pool[i].classes) for i in numbers])
         return numbers[: max(FIRST, int(np.searchsorted(held, boxes)) + 1)]
 
     def detected(self, labeled: Sequence[int]) -> dict[str, Score]:
         """Scores by class of a detector that learns these images."""
 
-        def train() -> dict[str, list[float]]:
-            found = scores(detect(self.learnt(labeled), self.trial.test), self.trial.test, self.trial.classes)
-            return {name: [s.precision, s.recall, s.f1] for name, s in found.items()}
-
-        kept = self.memo.get(f"detector {_key(sorted(labeled))}", train)
+        kept = self.memo.get(f"detector {_key(sorted(labeled))}", lambda: self._tested(self.learnt(labeled)))
         return {name: Score(*numbers) for name, numbers in kept.items()}
+
+    def uncertain(self, labeled: Sequence[int]) -> tuple[list[int], Values]:
+        """Images not labeled yet, and the heat maps of a detector that learns these ones."""
+        if (key := _key(sorted(labeled))) not in self.heat:
+            detector, left = self.learnt(labeled), self.left(labeled)
+            self.heat[key] = (left, heat_maps(detector, [self.trial.pool[i] for i in left])[0])
+            self.memo.get(f"detector {key}", lambda: self._tested(detector))
+        return self.heat[key]
+
+    def _tested(self, detector: CenterNet) -> dict[str, list[float]]:
+        found = scores(detect(detector, self.trial.test), self.trial.test, self.trial.classes)
+        return {name: [s.precision, s.recall, s.f1] for name, s in found.items()}
 
     def seconds(self, recipe: str) -> float:
         """Mean seconds of one core that a round took: training a UNet, running it over what is left, ordering that."""
@@ -174,10 +191,12 @@ class Bench:
         return [i for i in range(len(self.trial.pool)) if i not in set(labeled)]
 
 
+@cache
 def digest() -> str:
-    """Names the code that choices and scores come from."""
-    return digest_of(unseen_training, outliers, fit, photographs, unet, familiarity, efficientnet_lite, looks, ranking, regions,
-                     maps, sets, detector, sys.modules[__name__])  # fmt: skip
+    """Names the code that choices and scores come from, as it was when it was first asked for."""
+    return digest_of(unseen_training, outliers, fit, photographs, presets, data, models, unet, familiarity, efficientnet_lite,
+                     looks, ranking, regions, histograms, labels, training_sets, maps, sets, detector,
+                     sys.modules[__name__])  # fmt: skip
 
 
 def _key(numbers: Sequence[int]) -> str:
@@ -197,19 +216,11 @@ def _uncertain(of_peak: Callable[[Values], float]) -> Callable[[Bench, Sequence[
     """Most uncertain first, by the least certain object of the detector that the labels so far teach."""
 
     def choose(bench: Bench, labeled: Sequence[int]) -> list[int]:
-        left, heat = _heat(bench, labeled)
+        left, heat = bench.uncertain(labeled)
         value = [max((of_peak(p) for p in _peaks(one)), default=0.0) for one in heat]
         return [left[i] for i in np.argsort(-np.array(value), kind="stable")[:ROUND]]
 
     return choose
-
-
-def _heat(bench: Bench, labeled: Sequence[int]) -> tuple[list[int], Values]:
-    key = _key(labeled)
-    if key not in bench.heat:
-        pool, left = bench.trial.pool, bench.left(labeled)
-        bench.heat = {key: (left, heat_maps(bench.learnt(labeled), [pool[i] for i in left])[0])}
-    return bench.heat[key]
 
 
 def _peaks(heat: Values) -> list[Values]:
@@ -249,7 +260,8 @@ class Unseen:
 def unseen(bench: Bench, labeled: Sequence[int], recipe: str) -> Unseen:
     """Train a UNet on the labels so far and run it over what is left."""
     pool, left = bench.trial.pool, bench.left(labeled)
-    model = trained([pool[i] for i in labeled], bench.trial.turns, seed=bench.trial.seed, recipe=recipe)
+    labeled_ones = [pool[i] for i in labeled]
+    model = trained(labeled_ones, bench.trial.turns, seed=bench.trial.seed, recipe=recipe, stages=STAGES)
     metrics, t = measured(logits_of(model, [pool[i] for i in left]))
     return Unseen(left, metrics, t)
 
@@ -278,7 +290,7 @@ def _orders(bench: Bench, labeled: Sequence[int], recipe: str) -> dict[str, Any]
     values: dict[str, NDArray[np.float64]] = {
         "m_thresh": np.array([m.m_thresh for m in found.metrics], float),
         "m_alpha": np.array([m.m_alpha for m in found.metrics]),
-        "rois": np.array([len(find_regions(m.map, threshold=found.t)) for m in found.metrics], float),
+        "rois": np.array([sum(r.peak for r in find_regions(m.map, threshold=found.t)) for m in found.metrics]),
         "balanced": m_alpha_middle(np.stack([m.histogram for m in found.metrics]), alpha),
     }
     orders: dict[str, Any] = {"alpha": alpha, "t": found.t}

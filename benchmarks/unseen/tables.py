@@ -1,4 +1,4 @@
-"""The labeling experiment as docs/labels.md shows it: strategies side by side, and in the form of the paper's Tables I to III."""
+"""The labeling experiment as docs/labeling.md shows it: strategies side by side, and in the form of the paper's Tables I to III."""
 
 from __future__ import annotations
 
@@ -59,20 +59,21 @@ def rounds(summary: Mapping[str, Any]) -> str:
 def equal_boxes(summary: Mapping[str, Any], ours: str) -> str:
     """As the paper's Table II: as many boxes labeled by us and in the directory's order."""
     rows = [
-        [name, *(cell(summary[name][one][f"equal boxes: {what}"], digits)
-                 for one in (ours, "sequential") for what, digits in (("f1", 2), ("images", 0)))]
+        [name, what, *(cell(summary[name][one][f"equal boxes: {what}"], digits) for one in (ours, "sequential"))]
         for name in summary if name != OVER
+        for what, digits in (*((measure, 2) for measure in MEASURES), ("boxes", 0), ("images", 0))
     ]  # fmt: skip
-    return table(["set", f"{ours}: F1", "images", "sequential: F1", "images"], rows)
+    return table(["set", "", ours, "sequential"], rows)
 
 
 def classes(summary: Mapping[str, Any], name: str) -> str:
-    """As the paper's Table III: F1 of each class of a set after each round and of everything labeled."""
+    """As the paper's Table III: each class of a set after each round and of everything labeled."""
     steps = summary[name]
     rows = [
-        [kind, *(cell(steps[step]["per_class"][kind]["f1"]) for step in STEPS)] for kind in steps["all"]["per_class"]
-    ]
-    return table(["class", *STEPS.values()], rows)
+        [kind, measure, *(cell(steps[step]["per_class"][kind][measure]) for step in STEPS)]
+        for kind in steps["all"]["per_class"] for measure in MEASURES
+    ]  # fmt: skip
+    return table(["class", "", *STEPS.values()], rows)
 
 
 def markdown(summary: Mapping[str, Any], ours: str) -> str:

@@ -69,10 +69,12 @@ class Job:
         data: digest of what is learnt from; a checkpoint belongs to it.
         start: SHA-256 of the file whose weights the model has, or empty for fresh ones; a checkpoint belongs to it.
         optimizer: adamw or sgd; the rate of SGD is SGD_RATE times the stage's.
+        weight_decay: of AdamW.
         curve_steps: steps between two rows of curve.csv.
         checkpoint_s: seconds between checkpoints.
         report_s: seconds between lines of progress.
         report: called with one line of progress.
+        device: cuda or cpu.
     """
 
     model: nn.Module

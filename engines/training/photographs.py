@@ -41,6 +41,10 @@ def start_from_photographs(model: ForImages, batches: Iterable[Tensor]) -> None:
     Args:
         model: of `build(role, photographs=True)`.
         batches: of (n, 1, side, side) images in [0, 1], varied as training varies them; a UNet needs none.
+
+    Raises:
+        TrainingError: the weights are not installed, or not those that were tried.
+        TypeError: the network was not built to begin with them.
     """
     network = model.network
     if isinstance(network, EfficientNetLite0):

@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, tuple[Stage, ...]]] = {
     "photographs": {  # some hundred pictures of anything, from weights that learnt photographs
         "classifier": (Stage(224, 14_400, 16, 1e-4),),
         "regressor": (Stage(224, 4_800, 16, 1e-4),),
-        "unseen": (Stage(128, 6_000, 16, 2e-3), Stage(224, 1_000, 8, 4e-4)),
+        "unseen": (Stage(96, 6_400, 8, 5e-3), Stage(224, 400, 4, 1e-3)),
     },
     "compare": {  # equal and short, to compare recipes
         "classifier": (Stage(64, 24_000, 32, 1.5e-3),),

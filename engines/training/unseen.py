@@ -108,6 +108,9 @@ def finish(
 
     Returns:
         What was done, in a line.
+
+    Raises:
+        TypeError: the job's model is no UNet.
     """
     model, network = job.model, getattr(job.model, "network", None)
     if not (isinstance(model, ForImages) and isinstance(network, UNet)):
@@ -225,7 +228,19 @@ def unseen_job(
     model: ForImages, train: ImageSet, validation: ImageSet, stages: tuple[Stage, ...], out: Path, *,
     seed: int = 0, recipe: str = "exposed", left_out: tuple[str, ...] = LEFT_OUT_KINDS, pictures: Pictures | None = None,
 ) -> Job:  # fmt: skip
-    """The job that trains the UNet; a stage's `side` is the side of random crops, not of smaller images."""
+    """The job that trains the UNet; a stage's `side` is the side of random crops, not of smaller images.
+
+    Args:
+        model: of `build("unseen")`; changed in place.
+        train: frames with boxes to learn from; capture failures and `left_out` among them are not.
+        validation: what `scores` are told of after each stage.
+        stages: in order.
+        out: folder of checkpoint and curve.
+        seed: of the draws.
+        recipe: a key of RECIPES.
+        left_out: kinds of shapes that stay unseen.
+        pictures: what ordinary pictures may be turned to; None for frames, which are never turned on their side.
+    """
     seen, how = seen_only(train, left_out), RECIPES[recipe]
     boxes = [seen.boxes_of(i) for i in range(len(seen))]
     outliers = Outliers(seen.images, INPUT_GAIN)
@@ -234,8 +249,9 @@ def unseen_job(
         i = int(rng.integers(len(seen)))
         r, c = (int(v) for v in rng.integers(0, IMAGE_SIDE - side + 1, 2))
         if len(boxes[i]) and rng.random() < AROUND_OBJECTS:
-            x, y = boxes[i][rng.integers(len(boxes[i])), :2].astype(int)
-            r, c = (int(np.clip(v - rng.integers(side), 0, IMAGE_SIDE - side)) for v in (y, x))
+            x0, y0, x1, y1 = boxes[i][rng.integers(len(boxes[i]))]
+            inside = rng.uniform((y0, x0), (y1, x1)).astype(int)
+            r, c = (int(v) for v in np.clip(inside - rng.integers(side, size=2), 0, IMAGE_SIDE - side))
         whole = (seen.images[i].astype(np.float32) / 255 - 0.5) * np.float32(INPUT_GAIN)
         image, fg = _cropped((whole, box_target(boxes[i], seen.scale[i])), (r, c), side, pictures, rng)
         image, target = _lit(image, pictures, rng), np.stack([1 - fg, fg])
@@ -252,7 +268,7 @@ def unseen_job(
 
     return Job(
         model=model, draw=draw, loss=unseen_loss(how.weight), stages=stages, out=out, seed=seed,
-        validate=lambda m, _side: scores(predict(m, validation.images, IMAGE_SIDE, batch=16), validation),
+        validate=lambda m, _side: scores(predict(m, validation.images, IMAGE_SIDE, batch=16), validation, left_out),
     )  # fmt: skip
 
 
@@ -281,18 +297,26 @@ def _object_pixels(logits: NDArray[np.float32], labels: ImageSet) -> float:
     return auroc(np.concatenate(inside), np.concatenate(outside))
 
 
-def scores(logits: NDArray[np.float32], labels: ImageSet) -> dict[str, float]:
+def scores(
+    logits: NDArray[np.float32], labels: ImageSet, left_out: tuple[str, ...] = LEFT_OUT_KINDS
+) -> dict[str, float]:
     """AUROC of M_alpha of left-out shapes and of failures against clean and seen frames, and of P(object) pixel by pixel.
 
-    NaN where a set has no such frames: pictures have boxes alone.
+    Args:
+        logits: (n, 2, 224, 224).
+        labels: of the n images.
+        left_out: kinds of shapes that were not taught.
+
+    Returns:
+        Named numbers in [0, 1]; NaN where a set has no such frames: pictures have boxes alone.
     """
     m_alpha = (unseen_maps(logits) ** ALPHA).sum((1, 2))
-    left_out = np.isin(labels.kind, LEFT_OUT_KINDS) & (labels.rating >= 4)
-    failed, clean = labels.rating == 10, (labels.rating <= 2) & (labels.kind != "ring")
-    seen = (labels.rating >= 4) & ~failed & ~left_out
+    new, failed = np.isin(labels.kind, left_out), labels.rating == 10
+    unseen, clean = new & (labels.rating >= 4), ~new & (labels.rating <= 2)
+    seen = (labels.rating >= 4) & ~failed & ~new
     return {
         "failure_auroc": auroc(m_alpha[failed], m_alpha[clean]),
-        "left_out_auroc": auroc(m_alpha[left_out], m_alpha[clean]),
-        "left_out_against_seen": auroc(m_alpha[left_out], m_alpha[seen]),
+        "left_out_auroc": auroc(m_alpha[unseen], m_alpha[clean]),
+        "left_out_against_seen": auroc(m_alpha[unseen], m_alpha[seen]),
         "object_pixels_auroc": _object_pixels(logits[:PIXEL_IMAGES], labels),
     }

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from appliance.boxes import BoxesError, find_boxes, read_boxes
 from appliance.dataset import DataSet, DataSetError
+from appliance.exchange import LabeledFrame
+from appliance.exchange import coco as coco_format
 from appliance.formats import write_frame
+from appliance.labels import Label, Origin
+from appliance.training_sets import images_of
 from tests.conftest import dark
 
 HEADERS = ("x0,y0,x1,y1", "x1,y1,x2,y2", "xmin,ymin,xmax,ymax", "x1,y1,x2_exclusive,y2_exclusive")
@@ -66,7 +73,18 @@ def test_boxes_join_the_classes_of_labels_csv(folder: Path) -> None:
         ("boxes.csv", "name,x0,y0,x1,y1\n", "columns name, x0"),
         ("boxes.csv", "file,x0,y0,x1,y1\nf0.tif,1,2,3,\n", r"boxes\.csv line 2: box .* could not convert"),
         ("boxes.csv", "file,x0,y0,x1,y1\nf0.tif,3,2,1,4\n", r"line 2: box \[3\.0, 2\.0, 1\.0, 4\.0\] has no area"),
-        ("c.json", coco(annotations=[{"id": 4, "image_id": 9, "bbox": [1, 2, 3, 4]}]), "no COCO file: KeyError"),
+        ("boxes.csv", "file,x0,y0,x1,y1\nf0.tif,1,2,inf,4\n", r"line 2: box \[1\.0, 2\.0, inf, 4\.0\] has no area"),
+        (
+            "c.json",
+            coco(annotations=[{"id": 4, "image_id": 9, "bbox": [1, 2, 3, 4]}]),
+            r"c\.json: annotation 4 is of image 9, which is not among the images",
+        ),
+        ("c.json", coco(images=[{"file_name": "f0.tif"}]), "no COCO file: KeyError"),
+        (
+            "c.json",
+            coco(images=[{"id": 1, "file_name": "f1.tif", "umbra": {"labels": [{"who": "Jo"}]}}]),
+            "label .*'at'",
+        ),
         (
             "c.json",
             coco(annotations=[{"id": 4, "image_id": 1, "bbox": [1, 2, 0, 4]}]),
@@ -106,7 +124,52 @@ def test_two_coco_files_are_one_too_many(folder: Path) -> None:
         find_boxes(folder)
 
 
-def test_what_an_export_of_labels_writes_is_read(folder: Path) -> None:
-    """The boxes of `umbra labels export --format coco` train the UNet as they are."""
-    (folder / "export.json").write_text(coco(info={"description": "labels of an Umbra station"}))
-    assert read_boxes(folder / "export.json") == {"f0.tif": (), "f1.tif": ((1, 2, 11.5, 22),), "f2.tif": ()}
+def test_an_export_of_labels_teaches_what_people_said(tmp_path: Path) -> None:
+    """Where nobody looked for boxes, an image without any says nothing, and not that nothing is on it."""
+    drawn = Label(boxes=((1, 2, 11, 22),), box_classes=("ring",), who="Jo", at="2026-01-31T13:05:00Z")
+    said = {
+        "boxes": [drawn],
+        "nothing": [replace(drawn, boxes=(), box_classes=(), empty=True)],
+        "ok": [replace(drawn, boxes=(), box_classes=(), class_name="OK")],
+        "spot": [replace(drawn, boxes=(), box_classes=(), class_name="Spot")],
+        "level": [drawn, replace(drawn, boxes=(), box_classes=(), level=7.0)],
+        "proposed": [replace(drawn, origin=Origin.PROPOSAL)],
+        "unlabeled": [],
+    }
+    coco_format.write(
+        [
+            LabeledFrame(
+                frame_id=number,
+                path=f"{name}.tif",
+                sha256="0" * 64,
+                product="P",
+                lot="L",
+                width=40,
+                height=30,
+                labels=tuple(labels),
+                rois=(),
+                bundle="starter@1",
+            )
+            for number, (name, labels) in enumerate(said.items())
+        ],
+        tmp_path / "export.json",
+    )
+    box = ((1, 2, 11, 22),)
+    assert read_boxes(tmp_path / "export.json") == {"boxes.tif": box, "nothing.tif": (), "ok.tif": (), "level.tif": box}
+
+
+def boxed(folder: Path, *corners: float) -> NDArray[np.float32]:
+    (folder / "boxes.csv").write_text(f"file,x0,y0,x1,y1\nf1.tif,{','.join(map(str, corners))}\n")
+    known = DataSet.read(folder)
+    return images_of(known, known.rows).boxes
+
+
+def test_a_box_a_pixel_out_of_its_frame_is_cut(folder: Path) -> None:
+    """Others count the last pixel in, or the first one as 1."""
+    assert boxed(folder, -1, 150, 90, 301).tolist() == [[0, 0, 112, 56, 224]]
+
+
+@pytest.mark.parametrize("corners", [(-20, 2, 10, 20), (1, 2, 10, 302), (4000, 2, 4800, 20), (-50, 2, -20, 20)])
+def test_a_box_outside_of_its_frame_is_named(folder: Path, corners: tuple[float, ...]) -> None:
+    with pytest.raises(DataSetError, match=r"f1\.tif: box \[.*\] lies outside the frame of 360x300 pixels"):
+        boxed(folder, *corners)

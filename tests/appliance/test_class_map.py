@@ -87,6 +87,9 @@ def test_pictures_are_grey_resized_and_centred(folder: Path) -> None:
     deep = folder / "deep.png"
     cv2.imwrite(str(deep), grey)
     np.testing.assert_array_equal(read_picture(deep), grey)
+    cv2.imwrite(str(folder / "float.tif"), grey.astype(np.float32) / 65535)
+    with pytest.raises(DataSetError, match=r"float\.tif: a picture of float32 values, wanted whole numbers of 8 or 16"):
+        read_picture(folder / "float.tif")
     (folder / "images" / "0.png").write_bytes(b"no picture")
     with pytest.raises(DataSetError, match="no picture that can be read"):
         images_of(known, known.rows[:1])
@@ -106,6 +109,8 @@ def test_the_splits_of_a_fold_become_training_and_validation(folder: Path) -> No
         ("colour = 1", "colour"),
         ("level_scale = 0", "level_scale"),
         ("file = ", "Invalid value"),
+        ("file = 'images/{name}'", r"file: .*'images/\{name\}': KeyError\('name'\), wanted a path with \{file\}"),
+        ("file = 'images/{'", r"file: .*wanted a path with \{file\}"),
     ],
 )
 def test_a_wrong_map_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -124,3 +129,12 @@ def test_a_level_out_of_range_after_scaling_is_named(folder: Path) -> None:
     (folder / "classes.toml").write_text(MAP.replace("10.0", "40.0"))
     with pytest.raises(DataSetError, match=r"line 4: level 20\.0, wanted 0\.\.10"):
         DataSet.read(folder)
+
+
+def test_a_table_that_is_no_utf8_is_named(folder: Path) -> None:
+    (folder / "labels.csv").write_bytes("file,kind\nü.png,dot\n".encode("latin-1"))
+    with pytest.raises(DataSetError, match=r"labels\.csv: .*codec"):
+        DataSet.read(folder)
+    (folder / "classes.toml").write_bytes('label = "Größe"'.encode("latin-1"))
+    with pytest.raises(ClassMapError, match=r"classes\.toml: .*codec"):
+        ClassMap.read(folder / "classes.toml")

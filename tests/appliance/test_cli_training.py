@@ -9,8 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from appliance.dataset import DataSet
 from appliance.formats import write_frame
+from appliance.training_sets import images_of
+from engines.models import build
+from engines.training.fit import predict
 from tests.appliance.test_cli import umbra
 from tests.conftest import dark
 
@@ -93,6 +98,37 @@ def test_pictures_are_trained_on_and_evaluated_fold_by_fold(tmp_path: Path) -> N
     assert 0 <= report["class_accuracy"] <= 1
     assert report["mae"] is None
     assert report["conventional"]["accuracy"] is None
+
+
+@pytest.mark.parametrize(("boxes", "recipe"), [("boxes.csv", "exposed"), ("coco.json", "paper")])
+def test_the_unseen_network_is_trained_on_boxes_alone(tmp_path: Path, boxes: str, recipe: str) -> None:
+    """A folder with boxes.csv, or with COCO, and no labels; what comes out has a map for objects and one for the rest."""
+    names = [f"f{number}" for number in range(16)]
+    for number, name in enumerate(names):
+        raw = dark(seed=number)
+        raw[90:210, 120:240] += 40
+        write_frame(tmp_path, name, raw, bits=8, format_name="tiff")
+    if boxes == "boxes.csv":
+        rows = [f"{name}.tif,120,90,240,210" for name in names]
+        (tmp_path / boxes).write_text("\n".join(["file,x0,y0,x1,y1", *rows]) + "\n")
+    else:
+        numbered = list(enumerate(names, start=1))
+        coco = {
+            "images": [{"id": n, "file_name": f"{name}.tif"} for n, name in numbered],
+            "categories": [{"id": 1, "name": "square"}],
+            "annotations": [
+                {"id": n, "image_id": n, "category_id": 1, "bbox": [120, 90, 120, 120]} for n, _ in numbered
+            ],
+        }
+        (tmp_path / boxes).write_text(json.dumps(coco))
+    umbra("train", "unseen", "--data", tmp_path, "--out", tmp_path / "run", "--preset", "smoke", "--recipe", recipe)
+    model = build("unseen")
+    model.load_state_dict(torch.load(tmp_path / "run" / "weights.pt", weights_only=True))
+    known = DataSet.read(tmp_path)
+    logits = predict(model, images_of(known, known.rows).images, 224, batch=8)[:, :, ::8, ::8]
+    objects, background = logits[:, 1, 9:18, 10:17], logits[:, 1, :, :8]
+    assert objects.mean() > background.mean() + 0.2
+    assert np.isfinite(logits).all()
 
 
 @pytest.mark.parametrize(
