@@ -83,8 +83,11 @@ def main() -> None:
         fit(replace(job, data=digest))
         print(finish(job, training.images[:1], known.images, "exposed", None))
         clean = validation.images[validation.rating <= CLEAN_TO][:CLEAN_FRAMES]
-        t = choose_threshold(unseen_maps(predict(model, clean, IMAGE_SIDE, batch=16)))
-        name, logits = "rings, bands and failures left out", predict(model, test.images, IMAGE_SIDE, batch=16)
+        t = choose_threshold(unseen_maps(predict(model, clean, IMAGE_SIDE, batch=16, exact=True)))
+        name, logits = (
+            "rings, bands and failures left out",
+            predict(model, test.images, IMAGE_SIDE, batch=16, exact=True),
+        )
     results: dict[str, Any] = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     results[name] = judged(logits, test, t) | {"machine": machine(), "at": at}
