@@ -90,7 +90,7 @@ left-out: $(VENV)/.dev ## classes that a UNet never saw, in REAL_DATA: an hour o
 left-out-dark: $(VENV)/.dev ## rings, bands and failures that a UNet never saw, on simulated dark frames: an hour on two cores
 	$(BIN)/python -m benchmarks.unseen.dark $(ARGS)
 
-labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: six hours on two cores; goes on where it was stopped
+labeling: $(VENV)/.dev ## the active labeling experiment on REAL_DATA: four hours on two cores; goes on where it was stopped
 	$(BIN)/python -m benchmarks.active_labeling --data $(REAL_DATA) $(ARGS)
 
 chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, half of them in the middle of a call: an hour

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -69,7 +71,7 @@ def labels_add(
     label = Label(class_name=class_name, level=level, boxes=tuple(b for b, _ in drawn), who=who, at=now_utc(), note=note,
                   box_classes=tuple(name for _, name in drawn), settles=settles, empty=empty)  # fmt: skip
     with closing(VerdictLog(Station.open(station).database)) as log:
-        import_labels(log, [Incoming(path=frame, labels=(label,))], who=who, source="label")
+        import_labels(log, [Incoming(path=frame, labels=(label,))], who=who, source="label", said_now=True)
     say(f"label of {frame} by {who}")
 
 
@@ -110,9 +112,26 @@ def labels_list(
             state = "disputed" if frame.standing.disputed else "proposed" if frame.standing.label is None else ""
             table.add_row(
                 escape(frame.path), holds.class_name or "–", "–" if holds.level is None else f"{holds.level:g}",
-                escape(boxes), escape(holds.who), holds.at, str(len(frame.labels)), state,
+                escape(boxes), escape(holds.who), holds.at, str(sum(label.retracted is None for label in frame.labels)), state,
             )  # fmt: skip
     wide_console().print(table)
+
+
+@labels_app.command("retract", epilog="Example: umbra labels retract 17 --who jo")
+def labels_retract(
+    label: Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="Its id, as `umbra labels list --json` shows it.")],
+    station: StationOption = DEFAULT_STATION,
+    who: WhoOption = USER,
+) -> None:
+    """Take a label back: it stays in the log, and says nothing any more."""
+    from appliance.errors import ApplianceError
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+
+    with closing(VerdictLog(Station.open(station).database)) as log:
+        if not log.retract_label(label, who=who):
+            raise ApplianceError(f"label {label}: there is none, or it was taken back before")
+    say(f"label {label} taken back by {who}")
 
 
 @labels_app.command("rename", epilog="Example: umbra labels rename ring halo --who jo")
@@ -139,15 +158,32 @@ def labels_import(
     form: Annotated[FileFormat, typer.Option("--format", help="Of the file.")],
     station: StationOption = DEFAULT_STATION,
     who: Annotated[str, typer.Option(help="Who drew what the file names nobody for.")] = USER,
+    user: Annotated[
+        list[str] | None, typer.Option(help="NUMBER=NAME of somebody whom the file (Label Studio) knows by a number.")
+    ] = None,
 ) -> None:
-    """Append what a file says, all of it or nothing; what is known already is not stored twice."""
+    """Append what a file says, all of it or nothing; what is known already is not stored twice.
+
+    What the file gives no time for was said when it was last written.
+    """
     from appliance.exchange import format_named, import_labels
     from appliance.station import Station
+    from appliance.times import utc_of
     from appliance.verdict_log import VerdictLog
 
+    users = dict(_user(text) for text in user or ())
+    at = utc_of(min(path.stat().st_mtime, time.time()))
     with closing(VerdictLog(Station.open(station).database)) as log:
-        done = import_labels(log, format_named(form).read(path), who=who, source=str(path))
-    say(f"{done.added} labels added, {done.known} known already, {done.frames} frames")
+        done = import_labels(log, format_named(form).read(path), who=who, source=str(path), at=at, users=users)
+    gone = f", {done.taken_back} of them now taken back" if done.taken_back else ""
+    say(f"{done.added} labels added, {done.known} known already{gone}, {done.frames} frames")
+
+
+def _user(text: str) -> tuple[str, str]:
+    number, _, name = text.partition("=")
+    if not (number.isdigit() and name):
+        raise typer.BadParameter(f"user {text!r}: wanted NUMBER=NAME")
+    return number, name
 
 
 @labels_app.command("export", epilog="Example: umbra labels export labels.json --format coco")
@@ -157,16 +193,23 @@ def labels_export(
     station: StationOption = DEFAULT_STATION,
 ) -> None:
     """Write all labels, history included, to a file that can be imported again."""
-    from appliance.exchange import format_named, labeled_frames
+    from appliance.exchange import LabeledFrame, format_named, labeled_frames
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
     place = Station.open(station)
+    labels = frames = disputed = 0
+
+    def counted(of: Iterable[LabeledFrame]) -> Iterator[LabeledFrame]:
+        nonlocal labels, frames, disputed
+        for frame in of:
+            labels, frames, disputed = labels + len(frame.labels), frames + 1, disputed + frame.standing.disputed
+            yield frame
+
+    images = place.images if form is FileFormat.LABEL_STUDIO else None
     with closing(VerdictLog(place.database, readonly=True)) as log:
-        frames = labeled_frames(log, log.labels(), images=place.images if form is FileFormat.LABEL_STUDIO else None)
-    format_named(form).write(frames, path)
-    disputed = sum(frame.standing.disputed for frame in frames)
-    tell(f"{path}: {sum(len(f.labels) for f in frames)} labels of {len(frames)} frames, {disputed} of them disputed")
+        format_named(form).write(counted(labeled_frames(log, log.labels(taken_back=True), images=images)), path)
+    tell(f"{path}: {labels} labels of {frames} frames, {disputed} of them disputed")
 
 
 @labels_app.command("propose", epilog="Example: umbra labels propose --product IMX1 --least 0.95")
@@ -195,10 +238,10 @@ def labels_propose(
             for frame, label in proposals(place, chosen, frames, least=least) if frames else ():
                 batch += [] if label is None else [(frame["id"], label)]
                 if len(batch) >= PROPOSED_AT_ONCE:
-                    made += len(log.add_labels(batch))
+                    made += len(log.add_labels(batch, said_now=True))
                     batch = []
                 progress.advance(task)
-        made += len(log.add_labels(batch))
+        made += len(log.add_labels(batch, said_now=True))
     say(f"{made} proposals by {chosen.identity}; {len(frames) - made} frames without (not sure, or no picture kept)")
 
 
@@ -216,5 +259,5 @@ def labels_accept(
 
     with closing(VerdictLog(Station.open(station).database)) as log:
         own = accepted(log, [frame_named(log, name) for name in frames], who=who)
-        log.add_labels(own)
+        log.add_labels(own, said_now=True)
     say(f"{len(own)} proposals accepted by {who}")

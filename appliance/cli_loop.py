@@ -77,10 +77,12 @@ def loop_next(
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         wanted = Wanted(metric=metric, count=count, diverse=diverse, product=product)
         ranked = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
-        frames = labeled_frames(log, [one["frame_id"] for one in ranked], images=place.images)
+        frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], images=place.images))
     if not frames:
         raise ApplianceError("no frame is left to label")
     out.mkdir(parents=True, exist_ok=True)
+    for earlier in out.glob("[0-9][0-9][0-9]*-[0-9]*.png"):  # overlays of earlier tasks
+        earlier.unlink()
     format_named("label_studio").write(frames, out / "tasks.json")
     for number, frame in enumerate(frames, start=1):
         if frame.pictures and frame.pictures[1]:

@@ -23,6 +23,7 @@ from appliance.terminal import (
     wide_console,
     without_nan,
 )
+from appliance.times import utc_text
 
 if TYPE_CHECKING:
     from engines.training.agreement import Opinion
@@ -108,8 +109,7 @@ def _as_logged(name: str, given: str | None) -> str | None:
         moment = dt.datetime.fromisoformat(given)
     except ValueError:
         raise typer.BadParameter(f"--{name} {given!r}: wanted a time, as 2026-01-31 or 2026-01-31T12:00") from None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(moment)
 
 
 @report_app.command("agreement", epilog="Example: umbra report agreement ratings.csv --picture agreement.png")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import Measurement
+from kernels import IMAGE_SIDE
 
 CHUNK = 500  # rows deleted at once: the screener does not wait long
 LARGEST = (1 << 63) - 1
@@ -121,7 +122,32 @@ def newest_frame(path: Path) -> int:
 
 
 def kept_pictures(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:
-    """A frame's pictures where any are kept: the store may be missing, purged or damaged, and no verdict hangs on it."""
+    """PNGs of a frame where they are kept: the store may be missing, purged or damaged, and no verdict hangs on it.
+
+    Returns:
+        Image and unseen map (None where it was not measured, or is damaged); None where there is no whole image.
+    """
+    if (kept := _kept(path, frame_id)) is None or plane_of(kept[0]) is None:
+        return None
+    return kept[0], None if plane_of(kept[1]) is None else kept[1]
+
+
+def kept_planes(path: Path, frame_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | None:
+    """As kept_pictures, each (224, 224) uint8."""
+    kept = _kept(path, frame_id)
+    image = None if kept is None else plane_of(kept[0])
+    return None if kept is None or image is None else (image, plane_of(kept[1]))
+
+
+def plane_of(png: bytes | None) -> NDArray[np.uint8] | None:
+    """PNG -> (224, 224) uint8; None where there is none, or it is damaged."""
+    if not png:
+        return None
+    plane = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return None if plane is None or plane.shape != (IMAGE_SIDE, IMAGE_SIDE) else np.asarray(plane, np.uint8)
+
+
+def _kept(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:
     if not path.exists():
         return None
     try:

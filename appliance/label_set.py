@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.images import ImageStore
+from appliance.images import kept_planes
 from appliance.labels import Label, standing
 from appliance.put_away import places_of
 from appliance.reading import read_frame
@@ -77,22 +75,16 @@ def _labeled(
     place: Station, log: VerdictLog, stretch: StretchParams
 ) -> Iterator[tuple[Row, Label | None, NDArray[np.uint8] | None]]:
     """Frames that people labeled, with what holds (None where it is disputed) and the image (None where it is lost)."""
-    with closing(ImageStore(place.images)) as store:
-        for frame_id, given in sorted(log.labels().items()):
-            holds = standing(given)
-            [frame] = log.frames("id = ?", [frame_id])
-            if holds.label is None or frame["width"] is None:  # proposals alone, or a file that could not be read
-                continue
-            if holds.disputed:
-                yield frame, None, None
-                continue
-            kept = store.get(frame_id)
-            image = _archived(place, frame, stretch) if kept is None else _decoded(kept[0])
-            yield frame, holds.label, image
-
-
-def _decoded(png: bytes) -> NDArray[np.uint8]:
-    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+    for frame_id, given in sorted(log.labels().items()):
+        holds = standing(given)
+        [frame] = log.frames("id = ?", [frame_id])
+        if holds.label is None or frame["width"] is None:  # proposals alone, or a file that could not be read
+            continue
+        if holds.disputed:
+            yield frame, None, None
+            continue
+        kept = kept_planes(place.images, frame_id)
+        yield frame, holds.label, _archived(place, frame, stretch) if kept is None else kept[0]
 
 
 def _archived(place: Station, frame: Row, stretch: StretchParams) -> NDArray[np.uint8] | None:

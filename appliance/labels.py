@@ -13,6 +13,8 @@ from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
 
 from appliance.errors import ApplianceError
+from appliance.frame import checked_text
+from appliance.times import utc_text
 from engines.classes import CLASSES
 
 Box = tuple[int, int, int, int]
@@ -35,6 +37,17 @@ class Origin(enum.StrEnum):
     PROPOSAL = "proposal"  # a bundle; never trained on
 
 
+class Retraction(NamedTuple):
+    """That a label was taken back.
+
+    Attributes:
+        who, at: name, and time as now_utc writes it.
+    """
+
+    who: str
+    at: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
     """One label of one frame.
@@ -49,6 +62,7 @@ class Label:
         origin: a person or a proposal.
         settles: earlier labels of the frame are no longer part of a dispute.
         empty: there is nothing to draw a box around; without it no boxes mean that nobody drew any, unless the class is OK.
+        retracted: who took it back, and when; it says nothing any more. None: it holds.
         id: in the log; None before it is stored.
     """
 
@@ -62,6 +76,7 @@ class Label:
     origin: Origin = Origin.PERSON
     settles: bool = False
     empty: bool = False
+    retracted: Retraction | None = None
     id: int | None = None
 
     @property
@@ -71,9 +86,9 @@ class Label:
 
     @property
     def content(self) -> tuple[object, ...]:
-        """All that it says, without its number: equal labels are one label, however often they are imported."""
-        return (self.class_name, self.level, self.boxes, self.box_classes, self.who, self.at, self.note, self.origin,
-                self.settles, self.empty)  # fmt: skip
+        """All that it says: equal labels are one label, however often they are imported, and whether or not it was taken back."""
+        return (self.class_name, self.level, self.boxes, self.box_classes, self.who, in_order(self.at), self.note or None,
+                self.origin, self.settles, self.empty)  # fmt: skip
 
 
 class Rename(NamedTuple):
@@ -105,7 +120,7 @@ class Standing:
 
 
 def label_of(row: Mapping[str, Any]) -> Label:
-    """A label from its row in the log, or from the same fields in a file (`box_classes`, `origin`, `settles`, `empty` may lack).
+    """A label from its row in the log, or from the same fields in a file (all but `who` and `at` may lack).
 
     Raises:
         LabelError: a field is missing, or is not what it should be.
@@ -115,15 +130,23 @@ def label_of(row: Mapping[str, Any]) -> Label:
     classes = json.loads(classes) if isinstance(classes, str) else classes
     try:
         read = tuple(_box(box) for box in boxes or ())
+        taken_back = row.get("retracted")
         return Label(
-            class_name=row.get("class"), level=None if row.get("level") is None else float(row["level"]), boxes=read,
+            class_name=_text(row.get("class")), level=None if row.get("level") is None else float(row["level"]), boxes=read,
             box_classes=tuple(None if c is None else str(c) for c in classes or [None] * len(read)),
-            who=str(row["who"]), at=str(row["at"]), note=row.get("note"),
+            who=str(row["who"]), at=str(row["at"]), note=_text(row.get("note")),
             origin=Origin(row.get("origin") or Origin.PERSON), settles=bool(row.get("settles")),
             empty=bool(row.get("empty")), id=row.get("id"),
+            retracted=Retraction(str(taken_back["who"]), str(taken_back["at"])) if taken_back else None,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"label {json.dumps(dict(row), default=str)[:200]}: {error!r}") from error
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r}, wanted text")
+    return value
 
 
 def _box(numbers: Sequence[float]) -> Box:
@@ -137,11 +160,12 @@ def fields_of(label: Label) -> dict[str, Any]:
         "id": label.id, "class": label.class_name, "level": label.level, "boxes": [list(box) for box in label.boxes],
         "box_classes": list(label.box_classes), "who": label.who, "at": label.at, "note": label.note,
         "origin": label.origin.value, "settles": label.settles, "empty": label.empty,
+        "retracted": label.retracted._asdict() if label.retracted else None,
     }  # fmt: skip
 
 
 def checked(label: Label, size: tuple[int, int] | None) -> Label:
-    """The label itself where it can be of a frame of this size; boxes a pixel too large are cut.
+    """The label itself where it can be of a frame of this size; boxes a pixel too large are cut, times become UTC.
 
     Args:
         label: to check.
@@ -149,7 +173,7 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
 
     Raises:
         LabelError: unknown class, level outside 0..10, a box without area or outside the frame, a name out of bounds,
-            or a time that is none.
+            text that cannot be stored, or a time that is none.
     """
     if label.class_name not in (None, *CLASSES):
         raise LabelError(f"class {label.class_name!r}, wanted one of {', '.join(CLASSES)}; other names belong to boxes")
@@ -157,23 +181,56 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
         raise LabelError(f"level {label.level}, wanted 0..10")
     if len(label.box_classes) != len(label.boxes):
         raise LabelError(f"{len(label.boxes)} boxes and {len(label.box_classes)} classes of boxes")
-    for name in (label.who, *label.box_classes):
-        if name is not None and not (0 < len(name) <= LONGEST_NAME and name.strip() == name):
-            raise LabelError(f"name {name!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them")
+    taken_back = label.retracted
+    for name in (label.who, *label.box_classes, *([taken_back.who] if taken_back else [])):
+        if name is not None:
+            _check_name(name)
     try:
-        datetime.fromisoformat(label.at)
-    except ValueError:
-        raise LabelError(f"time {label.at!r}, wanted as ISO 8601 writes it: 2026-01-31T13:05:00Z") from None
+        note = checked_text(label.note) if label.note else None
+    except ValueError as error:
+        raise LabelError(f"note {label.note!r}: {error}") from error
     if label.empty and label.boxes:
         raise LabelError(f"{len(label.boxes)} boxes, and that there is nothing to draw one around")
-    if label.class_name is None and label.level is None and not (label.says_where or label.settles or label.note):
+    if label.class_name is None and label.level is None and not (label.says_where or label.settles or note):
         raise LabelError("says nothing: wanted a class, a level, boxes, or that there is nothing to draw one around")
-    if size is None:
-        if label.boxes:
-            raise LabelError("boxes on a file that could not be read")
-        return label
-    classes = tuple(None if name == UNNAMED else name for name in label.box_classes)
-    return replace(label, boxes=tuple(inside(box, size) for box in label.boxes), box_classes=classes)
+    if size is None and label.boxes:
+        raise LabelError("boxes on a file that could not be read")
+    return replace(
+        label, note=note, at=in_utc(label.at), boxes=tuple(inside(box, size) for box in label.boxes) if size else (),
+        box_classes=tuple(None if name == UNNAMED else name for name in label.box_classes),
+        retracted=taken_back and taken_back._replace(at=in_utc(taken_back.at)),
+    )  # fmt: skip
+
+
+def _check_name(name: str) -> None:
+    """Raises LabelError where it can be nobody's name, nor that of a class."""
+    try:
+        text = checked_text(name)
+    except ValueError as error:
+        raise LabelError(f"name {name!r}: {error}") from error
+    if not (0 < len(text) <= LONGEST_NAME and text.strip() == text and text.isprintable()):
+        wanted = f"1 to {LONGEST_NAME} characters that can be seen, without blanks around them"
+        raise LabelError(f"name {name!r}, wanted {wanted}")
+
+
+def in_utc(at: str) -> str:
+    """A time as the log writes it: milliseconds, UTC; of one without a zone it is thought to be that.
+
+    Raises:
+        LabelError: it is no time.
+    """
+    try:
+        return utc_text(datetime.fromisoformat(at))
+    except (ValueError, OverflowError):
+        raise LabelError(f"time {at!r}, wanted as ISO 8601 writes it: 2026-01-31T13:05:00Z") from None
+
+
+def in_order(at: str) -> str:
+    """A time of the log as in_utc, so that text is in order of time; one that an earlier version did not check as it is."""
+    try:
+        return in_utc(at)
+    except LabelError:
+        return at
 
 
 def inside(box: tuple[Number, ...], size: tuple[int, int]) -> tuple[Number, Number, Number, Number]:
@@ -225,11 +282,12 @@ def _same_boxes(a: Label, b: Label) -> bool:
 def standing(labels: Sequence[Label]) -> Standing:
     """What holds of a frame whose labels are given, oldest first.
 
-    The newest label of a person holds. In a dispute stands what each person said last of class, level and where, each
-    against each other; a label that settles it ends it.
+    The newest label of a person holds; one that was taken back says nothing. In a dispute stands what each person said last of
+    class, level and where, each against each other; a label that settles it ends it.
     """
-    people = [label for label in labels if label.origin is Origin.PERSON]
-    proposals = [label for label in labels if label.origin is Origin.PROPOSAL]
+    held = [label for label in labels if label.retracted is None]
+    people = [label for label in held if label.origin is Origin.PERSON]
+    proposals = [label for label in held if label.origin is Origin.PROPOSAL]
     settled = max((i for i, label in enumerate(people) if label.settles), default=0)
     said: dict[str, list[Label]] = defaultdict(list)
     for label in people[settled:]:
@@ -259,7 +317,20 @@ def by_frame(rows: Iterable[Mapping[str, Any]], renames: Sequence[Rename] = ()) 
         label = label_of(row)
         names = tuple(name_now(name, row["id"], renames) for name in label.box_classes)
         found[row["frame_id"]].append(replace(label, box_classes=names))
-    return dict(found)
+    return {
+        frame: sorted(labels, key=lambda label: (in_order(label.at), label.id or 0)) for frame, labels in found.items()
+    }
+
+
+def contents(rows: Iterable[Mapping[str, Any]], renames: Sequence[Rename] = ()) -> dict[tuple[object, ...], int]:
+    """Numbers of the log's labels by all that they say or said: classes of boxes had other names before each renaming."""
+    found: dict[tuple[object, ...], int] = {}
+    for row in rows:
+        label = label_of(row)
+        for past in range(len(renames) + 1):
+            names = tuple(name_now(name, row["id"], renames[:past]) for name in label.box_classes)
+            found.setdefault(replace(label, box_classes=names).content, row["id"])
+    return found
 
 
 def name_now(name: str | None, label_id: int, renames: Sequence[Rename]) -> str | None:
@@ -276,8 +347,9 @@ def renaming(old: str, new: str, labels: Mapping[int, Sequence[Label]]) -> tuple
     Raises:
         LabelError: no box has the old name, or the new one cannot be a name.
     """
-    if not (0 < len(new) <= LONGEST_NAME and new.strip() == new and new not in (old, UNNAMED)):
-        raise LabelError(f"name {new!r}, wanted 1 to {LONGEST_NAME} characters without blanks around them, not {old!r}")
+    _check_name(new)
+    if new in (old, UNNAMED):
+        raise LabelError(f"name {new!r}, wanted another than {old!r} and {UNNAMED!r}")
     names = [name for given in labels.values() for label in given for name in label.box_classes]
     if old not in names:
         known = sorted({name for name in names if name})

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.images import kept_pictures, to_png
+from appliance.images import kept_pictures, plane_of, to_png
 from kernels import IMAGE_SIDE
 
 SCALE = 2  # pixels of the overlay for one of the image
@@ -30,9 +30,12 @@ def pictures_of(
         size: width and height of the frame.
     """
     kept = kept_pictures(images, frame_id)
-    if kept is None or kept[1] is None or size is None:
+    if kept is None or size is None:
         return kept
-    return kept[0], overlay(kept[0], kept[1], [_in_image(roi["box"], size) for roi in rois])
+    image, unseen = map(plane_of, kept)
+    if image is None or unseen is None:
+        return kept[0], None
+    return kept[0], overlay(image, unseen, [_in_image(roi["box"], size) for roi in rois])
 
 
 def _in_image(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -41,14 +44,13 @@ def _in_image(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int,
     return round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)
 
 
-def overlay(image_png: bytes, unseen_png: bytes, boxes: Sequence[tuple[int, int, int, int]]) -> bytes:
+def overlay(image: NDArray[np.uint8], unseen: NDArray[np.uint8], boxes: Sequence[tuple[int, int, int, int]]) -> bytes:
     """The overlay as PNG, twice as large as the image.
 
     Args:
-        image_png, unseen_png: (224, 224) 8-bit.
+        image, unseen: (224, 224) uint8.
         boxes: (x0, y0, x1, y1) in pixels of the image, most important first.
     """
-    image, unseen = (_from_png(png) for png in (image_png, unseen_png))
     heat = cv2.applyColorMap(unseen, cv2.COLORMAP_INFERNO).astype(np.float32)
     share = (unseen.astype(np.float32) / 255 * HEAT)[:, :, None]
     mixed = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) * (1 - share) + heat * share
@@ -58,8 +60,3 @@ def overlay(image_png: bytes, unseen_png: bytes, boxes: Sequence[tuple[int, int,
         cv2.rectangle(large, (x0, y0), (x1 - 1, y1 - 1), OUTLINE, 1)
         cv2.putText(large, str(number), (x0 + 2, max(12, y0 - 3)), cv2.FONT_HERSHEY_SIMPLEX, 0.4, OUTLINE, 1)
     return to_png(large)
-
-
-def _from_png(png: bytes) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    return np.asarray(image, np.uint8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from appliance.images import kept_pictures
+from appliance.images import kept_planes
 from appliance.labels import Box, Label, LabelError, Origin, standing
 from appliance.station import Station
 from appliance.verdict import Row, now_utc
@@ -52,12 +52,13 @@ def proposals(
     """
     engines = OpenVinoEngines(bundle, precision=place.engine.on_cpu, cache=place.engines, threads=place.engine.threads)
     for frame in frames:
-        kept = kept_pictures(place.images, frame["id"])
+        kept = kept_planes(place.images, frame["id"])
         yield frame, None if kept is None else _label(engines, bundle, kept[0], frame, least)
 
 
-def _label(engines: OpenVinoEngines, bundle: Bundle, png: bytes, frame: Row, least: float) -> Label | None:
-    image = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE), np.uint8)
+def _label(
+    engines: OpenVinoEngines, bundle: Bundle, image: NDArray[np.uint8], frame: Row, least: float
+) -> Label | None:
     outputs = engines.infer(np.ascontiguousarray(image / np.float32(255), np.float32))
     if fault_of(outputs.class_logits, outputs.level, maps_speak=bool(outputs.maps.any())) is not None:
         return None

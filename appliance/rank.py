@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.columns import Columns, columns
-from appliance.images import kept_pictures
+from appliance.images import kept_planes
 from appliance.labels import Label, standing
 from appliance.order import MOST_DIVERSE, Metric, Wanted
 from appliance.station import Station
@@ -77,17 +76,8 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
 
 def _described(place: Station, frame_id: int, t: float) -> Description | None:
     """What is unseen in a frame; None where nothing is above t, or no picture is kept."""
-    kept = kept_pictures(place.images, frame_id)
-    if kept is None:
-        return None
-    image, unseen_map = _plane(kept[0]), _plane(kept[1])
-    return None if image is None or unseen_map is None else describe(image, unseen_map, t)
-
-
-def _plane(png: bytes | None) -> NDArray[np.uint8] | None:
-    """A kept picture; None where there is none, or it is damaged."""
-    plane = None if png is None else cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    return None if plane is None else np.asarray(plane, np.uint8)
+    kept = kept_planes(place.images, frame_id)
+    return None if kept is None or kept[1] is None else describe(kept[0], kept[1], t)
 
 
 def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any] | None:

@@ -5,7 +5,6 @@ A frame without a verdict is never deleted, nor anything of a frame that a perso
 
 from __future__ import annotations
 
-import datetime as dt
 import sqlite3
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ from appliance.line.feed import key_of
 from appliance.put_away import judged_frame, put_away_files
 from appliance.sidecar import SIDECAR_SUFFIX
 from appliance.station import Station
+from appliance.times import utc_of
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
 DAY_S = 86400.0
@@ -81,7 +81,7 @@ class Retention:
                 self._delete(file, report)
                 report.files += 1
         if wanted.verdicts_days:
-            report.verdicts = self._verdicts(_utc(self._cutoff(wanted.verdicts_days)), report)
+            report.verdicts = self._verdicts(utc_of(self._cutoff(wanted.verdicts_days)), report)
         for folder in (self.station.done, self.station.quarantine, self.station.outbox):
             _remove_empty(folder, before=self.now - EMPTY_S)
         return report
@@ -113,7 +113,7 @@ class Retention:
         store = ImageStore(self.station.images)
         try:
             if wanted.images_days:
-                newest = self.log.newest_frame_before(_utc(self._cutoff(wanted.images_days)))
+                newest = self.log.newest_frame_before(utc_of(self._cutoff(wanted.images_days)))
                 report.pictures += store.forget(kept=staying, up_to=newest)
             while (wanted.images_bytes and store.size() > wanted.images_bytes) or self._short_of() > 0:
                 gone = store.forget(kept=staying, count=CHUNK)
@@ -176,10 +176,6 @@ class Retention:
                 if status.st_ctime < before:
                     found.append(_File(path, status.st_ctime, status.st_size))
         return sorted(found, key=lambda f: f.since)
-
-
-def _utc(seconds: float) -> str:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _remove_empty(folder: Path, *, before: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from appliance.decide import Decision
 from appliance.frame import Frame
+from appliance.times import utc_text
 from engines import CLASSES, Measurement
 from kernels import IMAGE_SIDE
 
@@ -20,7 +21,7 @@ DIGITS = 6
 
 def now_utc() -> str:
     """The time as 2026-01-31T12:00:00.000Z."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return utc_text(dt.datetime.now(dt.UTC))
 
 
 def verdict_row(

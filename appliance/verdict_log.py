@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from appliance.frame import Frame
-from appliance.labels import Label, Origin, Rename, by_frame, fields_of
-from appliance.log_file import LogFile
+from appliance.label_log import LabelLog
 from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 
@@ -21,11 +20,10 @@ _VERDICT_ROW = f"{_ROW} FROM verdicts v JOIN frames f ON f.id = v.frame_id"
 _ONE_BY_ONE = (
     "FROM verdicts v NOT INDEXED CROSS JOIN frames f ON f.id = v.frame_id"  # in this order, whatever SQLite thinks
 )
-_HOLDS = "id NOT IN (SELECT label_id FROM retractions)"  # of a label
 _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
 
 
-class VerdictLog(LogFile):
+class VerdictLog(LabelLog):
     """The log, open for writing (the screener; labels and specs from the API) or for reading only; as LogFile."""
 
     # --- frames and verdicts -------------------------------------------------------------------------------------
@@ -187,7 +185,7 @@ class VerdictLog(LogFile):
                 "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq", (name, seq)
             )
 
-    # --- specs, bundles, labels, events ---------------------------------------------------------------------------
+    # --- specs, bundles, events ---------------------------------------------------------------------------
 
     def spec_for(self, product: str, default: float) -> float:
         """The limit in force: the product's newest, else the newest for all products, else `default`."""
@@ -206,67 +204,10 @@ class VerdictLog(LogFile):
                 or 0
             )
 
-    def add_labels(self, new: Sequence[tuple[int, Label]]) -> list[int | None]:
-        """Append labels of frames, all or none; earlier ones stay.
-
-        Args:
-            new: number of the frame, and its label, checked.
-
-        Returns:
-            Numbers of the labels in order; None where the frame has the very same label already.
-
-        Raises:
-            OutOfServiceError: the disk does not take them; none is stored.
-        """
-        with self.transaction() as db:
-            return [self._add_label(db, frame_id, label) for frame_id, label in new]
-
-    def _add_label(self, db: sqlite3.Connection, frame_id: int, label: Label) -> int | None:
-        if label.content in [known.content for known in self.labels(frame_id).get(frame_id, ())]:
-            return None
-        fields = fields_of(label)
-        row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name != "id"}
-        row |= {name: json.dumps(fields[name]) for name in ("boxes", "box_classes")}
-        names, marks = ", ".join(row), ", ".join("?" * len(row))
-        return int(db.execute(f"INSERT INTO labels ({names}) VALUES ({marks})", list(row.values())).lastrowid or 0)  # noqa: S608
-
-    def labels(self, frame_id: int | None = None) -> dict[int, list[Label]]:
-        """Labels that nobody took back, by the number of their frame, oldest first, with the names that classes have now."""
-        where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
-        rows = self.select(f"SELECT * FROM labels WHERE {where} AND {_HOLDS} ORDER BY id", values)  # noqa: S608  (constants)
-        return by_frame(rows, self.renames())
-
-    def frames_people_labeled(self) -> list[int]:
-        """Numbers of the frames that a person has labeled, however often; proposals do not count."""
-        sql = f"SELECT DISTINCT frame_id FROM labels WHERE origin = ? AND {_HOLDS}"  # noqa: S608  (constants)
-        return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value,))]
-
     def frames_that_stay(self) -> set[int]:
         """Numbers of the frames that retention leaves alone: a person labeled them, or rates them."""
         rated = self.select("SELECT DISTINCT frame_id FROM rating_frames")
         return {*self.frames_people_labeled(), *(row["frame_id"] for row in rated)}
-
-    def retract_label(self, number: int, *, who: str) -> bool:
-        """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back."""
-        with self.transaction() as db:
-            sql = f"SELECT 1 FROM labels WHERE id = ? AND {_HOLDS}"  # noqa: S608  (constants)
-            if not db.execute(sql, (number,)).fetchone():
-                return False
-            db.execute("INSERT INTO retractions (label_id, who, at) VALUES (?, ?, ?)", (number, who, now_utc()))
-            return True
-
-    def add_rename(self, old: str, new: str, *, who: str) -> None:
-        """Give a class of boxes another name in all labels so far; the log keeps what they said."""
-        with self.transaction() as db:
-            db.execute(
-                "INSERT INTO class_names (old, new, last_label, who, at) "
-                "VALUES (?, ?, (SELECT COALESCE(MAX(id), 0) FROM labels), ?, ?)", (old, new, who, now_utc()),
-            )  # fmt: skip
-
-    def renames(self) -> list[Rename]:
-        """All renamings, in the order in which they were made."""
-        rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
-        return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
 
     def add_bundle(self, identity: str, folder: str, *, who: str) -> int:
         """Append an activation; its number."""

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from appliance.api.access import unprocessable
+from appliance.times import utc_text
 from appliance.verdict_log import LARGEST_SEQ
 
 LONGEST_WAIT_S = 60.0
@@ -132,8 +133,7 @@ def _utc(moment: dt.datetime | None) -> str | None:
     """As the log writes times; a time without a zone is UTC."""
     if moment is None:
         return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
     try:
-        return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return utc_text(moment)
     except OverflowError as error:
         raise unprocessable(f"time {moment} is out of range", "query") from error

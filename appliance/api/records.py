@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from appliance import pause as pauses
 from appliance.api.access import ReadLog, StationOf, may_write, open_to_write, unprocessable
 from appliance.frame import checked_text
-from appliance.labels import Label, LabelError, checked, fields_of
+from appliance.labels import OVERHANG, Label, LabelError, checked, fields_of
 from appliance.verdict import now_utc
 from appliance.verdict_log import LARGEST_SEQ
 
@@ -27,7 +27,7 @@ GUARDED: dict[int | str, dict[str, Any]] = {
 
 Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(checked_text)]
 Note = Annotated[str, Field(max_length=2000), AfterValidator(checked_text)]
-Pixel = Annotated[int, Field(strict=True, ge=0, le=32768)]
+Pixel = Annotated[int, Field(strict=True, ge=-OVERHANG, le=32768 + OVERHANG)]
 
 
 class NewSpec(BaseModel):
@@ -88,10 +88,12 @@ def set_spec(station: StationOf, new: NewSpec) -> dict[str, int]:
 def labels(
     log: ReadLog,
     frame_id: Annotated[int | None, Query(ge=1, le=2**63 - 1, description="of this frame only")] = None,
+    retracted: Annotated[bool, Query(description="those too that were taken back, with who did so and when")] = False,
     limit: Limit = 1000,
 ) -> list[dict[str, Any]]:
     """Labels, newest first; classes of boxes by the names that they have now."""
-    found = [{"frame_id": frame} | fields_of(label) for frame, given in log.labels(frame_id).items() for label in given]
+    labels = log.labels(frame_id, taken_back=retracted)
+    found = [{"frame_id": frame} | fields_of(label) for frame, given in labels.items() for label in given]
     return sorted(found, key=lambda row: -row["id"])[:limit]
 
 
@@ -108,8 +110,8 @@ def add_label(station: StationOf, new: NewLabel) -> dict[str, int]:
             label = checked(new.label(), size)
         except LabelError as error:
             raise unprocessable(str(error), "body") from error
-        [number] = log.add_labels([(new.frame_id, label)])
-        return {"id": number or 0}
+        [stored] = log.add_labels([(new.frame_id, label)], said_now=True)
+        return {"id": stored.id}
 
 
 class Who(BaseModel):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
-from appliance.labels import UNNAMED, Label, LabelError, Standing, checked, standing
+from appliance.frame import checked_text
+from appliance.labels import UNNAMED, Label, LabelError, Origin, Standing, checked, in_order, in_utc, standing
 from appliance.overlay import pictures_of
+from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 
@@ -24,7 +27,7 @@ class LabeledFrame:
     Attributes:
         frame_id, path, sha256, product, lot: of the frame.
         width, height: pixels; None for a file that could not be read.
-        labels: all, oldest first.
+        labels: all, oldest first; those too that were taken back.
         rois: regions of its unseen map, as the verdict row holds them.
         bundle: that measured it.
         pictures: PNG of the stretched image and of its overlay (None where the map was not measured), or None.
@@ -67,7 +70,9 @@ class Drawn:
         of: number, in the file, of the label that this was before it may have been changed; None where it is new, or where
             the form has no more than one for each frame.
         note, settles: as in a label.
-        who, at: where the file knows.
+        who: drew it, where the file knows.
+        number: of him in the other program, where it gives no name.
+        at: when, where the file knows.
     """
 
     boxes: tuple[tuple[float, float, float, float], ...] = ()
@@ -81,6 +86,7 @@ class Drawn:
     note: str | None = None
     settles: bool = False
     who: str | None = None
+    number: str | None = None
     at: str | None = None
 
 
@@ -103,17 +109,18 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did: labels added, labels that were there already, and frames that it spoke of."""
+    """What an import did: labels added, labels that were there already, of these taken back, and frames that it spoke of."""
 
     added: int
     known: int
+    taken_back: int
     frames: int
 
 
 class Format(Protocol):
     """A module that writes and reads one kind of file."""
 
-    def write(self, frames: Sequence[LabeledFrame], path: Path) -> None:
+    def write(self, frames: Iterable[LabeledFrame], path: Path) -> None:
         """Write frames with their labels."""
 
     def read(self, path: Path) -> Iterator[Incoming]:
@@ -128,7 +135,7 @@ def format_named(name: str) -> Format:
     return known[name]
 
 
-def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | None = None) -> list[LabeledFrame]:
+def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | None = None) -> Iterator[LabeledFrame]:
     """Frames of the log, in the order given, with their labels and the regions of their newest verdict.
 
     Args:
@@ -136,21 +143,25 @@ def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | 
         frame_ids: which.
         images: images.db, where pictures are wanted, too.
     """
-    labels = log.labels()
-    found = []
+    labels = log.labels(taken_back=True)
     for frame_id in frame_ids:
-        [row] = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+        rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+        if not rows:  # forgotten by retention meanwhile
+            continue
+        row = rows[0]
         frame = LabeledFrame(
             frame_id=frame_id, path=row["path"], sha256=row["sha256"], product=row["product"], lot=row["lot"],
             width=row["width"], height=row["height"], labels=tuple(labels.get(frame_id, ())),
             rois=tuple(json.loads(row["rois"] or "[]")), bundle=row["bundle"],
         )  # fmt: skip
         pictures = pictures_of(images, frame_id, frame.rois, frame.size) if images else None
-        found.append(replace(frame, pictures=pictures))
-    return found
+        yield replace(frame, pictures=pictures)
 
 
-def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, source: str) -> Imported:
+def import_labels(
+    log: VerdictLog, incoming: Iterable[Incoming], *, who: str, source: str, at: str | None = None,
+    users: Mapping[str, str] | None = None, said_now: bool = False,
+) -> Imported:  # fmt: skip
     """Append what a file says, all of it or nothing; what the log has already is not stored twice.
 
     Args:
@@ -158,10 +169,14 @@ def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, so
         incoming: frame by frame.
         who: drew what the file names nobody for.
         source: name of the file, for messages.
+        at: time of what the file gives none for: when it was written; None: now.
+        users: names of people whom the file knows by a number.
+        said_now: as add_labels.
 
     Raises:
         LabelError: the file says nothing, or something of it cannot be true; nothing is stored.
     """
+    speaker = _Speaker(who, at or now_utc(), users or {})
     new: list[tuple[int, Label]] = []
     problems: list[str] = []
     frames = 0
@@ -171,7 +186,7 @@ def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, so
             frame = _frame_of(log, one)
             size = (frame["width"], frame["height"]) if frame["width"] else None
             known = log.labels(frame["id"]).get(frame["id"], [])
-            new += [(frame["id"], label) for label in _labels_of(one, size, who, known)]
+            new += [(frame["id"], label) for label in _labels_of(one, size, speaker, known)]
         except LabelError as error:
             problems.append(f"{one.path}: {error}")
     if not frames:
@@ -180,19 +195,26 @@ def import_labels(log: VerdictLog, incoming: Iterable[Incoming], *, who: str, so
         told = "; ".join(problems[:PROBLEMS_TOLD])
         more = f"; and {len(problems) - PROBLEMS_TOLD} more" if len(problems) > PROBLEMS_TOLD else ""
         raise LabelError(f"{source}: nothing was imported: {told}{more}")
-    numbers = log.add_labels(new)
-    added = sum(number is not None for number in numbers)
-    return Imported(added, len(numbers) - added, frames)
+    stored = log.add_labels(new, said_now=said_now)
+    added = sum(one.new for one in stored)
+    return Imported(added, len(stored) - added, sum(one.taken_back and not one.new for one in stored), frames)
 
 
 def _frame_of(log: VerdictLog, one: Incoming) -> Row:
     """The frame of the log that a file means: by its bytes where it has them, else as frame_named."""
+    try:
+        path = checked_text(one.path)
+    except ValueError as error:
+        raise LabelError(f"no name of a frame: {error}") from error
     if one.sha256 is None:
-        return frame_named(log, one.path)
+        return frame_named(log, path)
     rows = log.frames("sha256 = ?", [one.sha256])
-    if not rows:
-        raise LabelError("no such frame in the log")
-    return next((row for row in rows if row["path"] == one.path), rows[0])
+    here = [row for row in rows if row["path"] == path]
+    if here or not rows or one.sha256 == UNREAD:  # no bytes were read of those: they are not the same file
+        if not here:
+            raise LabelError("no such frame in the log")
+        return here[0]
+    return _only(rows, "have these bytes")
 
 
 def frame_named(log: VerdictLog, path: str) -> Row:
@@ -204,46 +226,119 @@ def frame_named(log: VerdictLog, path: str) -> Row:
     if rows := log.frames("path = ?", [path]):
         return rows[0]
     rows = log.frames("name = ?", [PurePosixPath(path).name])
-    if len({row["path"] for row in rows}) > 1:
-        two = list(dict.fromkeys(row["path"] for row in rows))[:2]
-        raise LabelError(f"{len(rows)} frames have this name, the newest are {two[0]} and {two[1]}")
     if not rows:
         raise LabelError("no such frame in the log")
+    return _only(rows, "have this name")
+
+
+def _only(rows: Sequence[Row], what: str) -> Row:
+    """The newest of frames, which are all at one path."""
+    if len({row["path"] for row in rows}) > 1:
+        two = list(dict.fromkeys(row["path"] for row in rows))[:2]
+        raise LabelError(f"{len(rows)} frames {what}, the newest are {two[0]} and {two[1]}")
     return rows[0]
 
 
-def _labels_of(one: Incoming, size: tuple[int, int] | None, who: str, known: Sequence[Label]) -> Iterator[Label]:
-    """Complete labels, and of the drawn ones those that are new."""
+@dataclass(frozen=True, slots=True)
+class _Speaker:
+    """Who says, and when, what a file gives nobody and no time for.
+
+    Attributes:
+        who, at: name and time.
+        users: names by number.
+    """
+
+    who: str
+    at: str
+    users: Mapping[str, str]
+
+    def name(self, drawn: Drawn) -> str:
+        """Who drew it."""
+        return self.users.get(drawn.number or "") or drawn.who or self.who
+
+
+def _labels_of(
+    one: Incoming, size: tuple[int, int] | None, speaker: _Speaker, known: Sequence[Label]
+) -> Iterator[Label]:
+    """Complete labels, and of the drawn ones those that are new; for one that a person says already, that one.
+
+    Args:
+        one: what the file says of a frame.
+        size: of the frame, pixels; None: nobody knows.
+        speaker: for what the file does not say.
+        known: what the log has of the frame, oldest first, without what was taken back.
+    """
     whole = [checked(label, size) for label in one.labels]
     yield from whole
     for drawn in one.drawn:
         made_of = next((k for k in whole if k.id == drawn.of), None) if drawn.whole else standing(whole).label
-        label = _drawn_label(drawn, size, who)
+        label = _drawn_label(drawn, size, speaker, made_of)
         if made_of is not None and _says_the_same(drawn, label, made_of):
             continue
+        if made_of is not None and drawn.whole:
+            _check_nothing_is_lost(label, made_of)
         label = checked(label, size)
-        # A file that gives no time says the same thing however often it is read.
-        if drawn.at is not None or all(replace(other, at=label.at).content != label.content for other in known):
-            yield label
+        # A file that gives no time says the same thing however often it is read; but not after another thing.
+        before = [k for k in known if k.who == label.who and k.origin is Origin.PERSON and in_order(k.at) <= label.at]
+        if drawn.at is None and before and replace(before[-1], at=label.at).content == label.content:
+            label = before[-1]
+        known = [*known, label]
+        yield label
 
 
-def _drawn_label(drawn: Drawn, size: tuple[int, int] | None, who: str) -> Label:
-    """A drawn label in pixels."""
+def _check_nothing_is_lost(label: Label, made_of: Label) -> None:
+    """A label leaves open what it does not say, and what was said before holds: it cannot take that away."""
+    for what, now, then in (("class", label.class_name, made_of.class_name), ("level", label.level, made_of.level)):
+        if now is None and then is not None:
+            number = made_of.id
+            raise LabelError(f"the {what} {then} of label {number} was removed, and no label says that: choose another, or take "
+                             f"the label back (umbra labels retract {number})")  # fmt: skip
+
+
+def _drawn_label(drawn: Drawn, size: tuple[int, int] | None, speaker: _Speaker, made_of: Label | None) -> Label:
+    """A drawn label in pixels; not older than what it was made of, whosever clock is late."""
     if drawn.relative and size is None and drawn.boxes:
         raise LabelError("boxes on a file that could not be read")
     if not all(math.isfinite(v) for box in drawn.boxes for v in box):
         raise LabelError("a box whose corner is no number")
     sx, sy = size if drawn.relative and size else (1, 1)
+    at = in_utc(drawn.at or speaker.at)
     return Label(
-        class_name=drawn.class_name, level=drawn.level, empty=drawn.empty,
+        class_name=drawn.class_name, level=drawn.level,
+        empty=drawn.empty or bool(drawn.whole and made_of and made_of.boxes and not drawn.boxes),
         boxes=tuple((round(x0 * sx), round(y0 * sy), round(x1 * sx), round(y1 * sy)) for x0, y0, x1, y1 in drawn.boxes),
         box_classes=tuple(None if name == UNNAMED else name for name in drawn.box_classes),
-        who=drawn.who or who, at=drawn.at or now_utc(), note=drawn.note, settles=drawn.settles,
+        who=speaker.name(drawn), at=max(at, in_order(made_of.at)) if made_of else at, note=drawn.note, settles=drawn.settles,
     )  # fmt: skip
 
 
 def _says_the_same(drawn: Drawn, label: Label, known: Label) -> bool:
     """Whether a drawn label is the one that it was made of."""
     same_frame = not drawn.whole or (label.class_name, label.level) == (known.class_name, known.level)
+    if drawn.whole and drawn.empty and not known.empty:
+        return False
     ours, theirs = (sorted(zip(side.boxes, map(str, side.box_classes), strict=True)) for side in (label, known))
     return same_frame and ours == theirs
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears when it is whole; one of the same name stays until then."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def text_or_none(value: object, what: str) -> str | None:
+    """A field of a file that holds text, or nothing.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{what} {value!r}, wanted text")
+    return value

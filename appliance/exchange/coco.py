@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.exchange import Drawn, Incoming, LabeledFrame
+from appliance.exchange import Drawn, Incoming, LabeledFrame, text_or_none, whole_file
 from appliance.labels import UNNAMED, LabelError, fields_of, label_of, standing
 
 
-def write(frames: Sequence[LabeledFrame], path: Path) -> None:
+def write(frames: Iterable[LabeledFrame], path: Path) -> None:
     """Write frames with the label that holds of each as annotations, and all others under `umbra`."""
+    frames = list(frames)
     holds = {frame.frame_id: frame.standing.label for frame in frames}
     names = sorted({name or UNNAMED for label in holds.values() if label for name in label.box_classes})
     numbers = {name: k for k, name in enumerate(names, start=1)}
@@ -34,28 +35,45 @@ def write(frames: Sequence[LabeledFrame], path: Path) -> None:
         "categories": [{"id": k, "name": name} for name, k in numbers.items()],
         "annotations": annotations,
     }  # fmt: skip
-    path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    with whole_file(path) as file:
+        json.dump(document, file, ensure_ascii=False, indent=1)
+        file.write("\n")
 
 
 def read(path: Path) -> Iterator[Incoming]:
     """What a COCO file says. An image without annotations says that there is nothing on it.
 
     Raises:
-        LabelError: no COCO, or an annotation that belongs to no image or category.
+        LabelError: no COCO, an annotation that belongs to no image or category, or two images of one id or one frame.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         images: list[dict[str, Any]] = document["images"]
         categories = {c["id"]: str(c["name"]) for c in document["categories"]}
+        _check_once("id", (image["id"] for image in images), path)
+        _check_once(
+            "frame",
+            (
+                (image["file_name"], text_or_none((image.get("umbra") or {}).get("sha256"), "sha256"))
+                for image in images
+            ),
+            path,
+        )
         boxes: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
             boxes[annotation["image_id"]].append(annotation)
         if strangers := boxes.keys() - {image["id"] for image in images}:
             raise LabelError(f"{path}: annotations of image {min(strangers)}, which is not among the images")
         incoming = [_frame(image, boxes[image["id"]], categories) for image in images]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LabelError(f"{path}: no COCO file: {error!r}") from error
     yield from incoming
+
+
+def _check_once(what: str, values: Iterable[object], path: Path) -> None:
+    """Boxes of one image would else be those of another, or that other say that nothing is there."""
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise LabelError(f"{path}: {len(twice)} times two images of one {what}, {twice[0]!r} the first")
 
 
 def _frame(image: Mapping[str, Any], annotations: list[dict[str, Any]], categories: Mapping[int, str]) -> Incoming:
@@ -68,5 +86,6 @@ def _frame(image: Mapping[str, Any], annotations: list[dict[str, Any]], categori
     labels = tuple(label_of(fields) for fields in ours.get("labels", ()))
     unlabeled = bool(ours) and standing(labels).label is None and not annotations
     return Incoming(
-        path=str(image["file_name"]), sha256=ours.get("sha256"), labels=labels, drawn=() if unlabeled else (drawn,)
-    )
+        path=str(image["file_name"]), sha256=text_or_none(ours.get("sha256"), "sha256"), labels=labels,
+        drawn=() if unlabeled else (drawn,),
+    )  # fmt: skip

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import base64
-import datetime as dt
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from appliance.exchange import Drawn, Incoming, LabeledFrame
-from appliance.labels import UNNAMED, Label, LabelError, Origin, fields_of, label_of
+from appliance.exchange import Drawn, Incoming, LabeledFrame, text_or_none, whole_file
+from appliance.labels import UNNAMED, Label, LabelError, Origin, fields_of, in_utc, label_of
 from engines.classes import CLASSES
 from kernels import IMAGE_SIDE
 
 OWN, PROPOSED = "label-", "proposal-"  # what regions are called after, with the label's number
 UNSEEN = "unseen"  # name of pre-annotated regions
-BOX, CLASS, LEVEL, IMAGE = "box", "class", "level", "image"  # control tags of the labeling interface
+BOX, CLASS, LEVEL, EMPTY, IMAGE = "box", "class", "level", "empty", "image"  # control tags of the labeling interface
+NOTHING = "nothing to draw a box around"
 
 
-def write(frames: Sequence[LabeledFrame], path: Path) -> None:
+def write(frames: Iterable[LabeledFrame], path: Path) -> None:
     """Write one task a frame, and beside it the labeling interface as <path>.xml.
 
     Every person's labels become annotations, proposals and the regions of the unseen map become predictions; what the form
     has no place for lies in the task's data under `umbra`, which Label Studio exports again.
+
+    Raises:
+        LabelError: the path is that of the interface.
     """
-    tasks = [_task(frame) for frame in frames]
-    path.write_text(json.dumps(tasks, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    names = {name for frame in frames for label in frame.labels for name in label.box_classes if name}
-    path.with_suffix(".xml").write_text(interface(sorted(names)), encoding="utf-8")
+    beside = path.with_suffix(".xml")
+    if beside == path:
+        raise LabelError(
+            f"{path}: wanted another suffix for the tasks, beside which the labeling interface lies as .xml"
+        )
+    names: set[str] = set()
+    with whole_file(path) as file:  # pictures are large: no more than one task at a time
+        file.write("[")
+        for number, frame in enumerate(frames):
+            file.write(",\n" if number else "\n")
+            json.dump(_task(frame), file, ensure_ascii=False)
+            names |= {name for label in frame.labels for name in label.box_classes if name}
+        file.write("\n]\n")
+    with whole_file(beside) as file:
+        file.write(interface(sorted(names)))
 
 
 def interface(names: Sequence[str]) -> str:
@@ -48,14 +62,18 @@ def interface(names: Sequence[str]) -> str:
 {classes}
   </Choices>
   <Number name="{LEVEL}" toName="{IMAGE}" min="0" max="10"/>
+  <Choices name="{EMPTY}" toName="{IMAGE}" choice="multiple">
+    <Choice value={quoteattr(NOTHING)}/>
+  </Choices>
   <Image name="overlay" value="$overlay"/>
 </View>
 """
 
 
 def _task(frame: LabeledFrame) -> dict[str, Any]:
-    people = [label for label in frame.labels if label.origin is Origin.PERSON]  # their regions say which they are
-    proposals = [label for label in frame.labels if label.origin is Origin.PROPOSAL]
+    held = [label for label in frame.labels if label.retracted is None]
+    people = [(label, _result(frame, label)) for label in held if label.origin is Origin.PERSON]
+    proposals = [label for label in held if label.origin is Origin.PROPOSAL]
     regions = [(*roi["box"], UNSEEN, roi["peak"]) for roi in frame.rois]
     predictions = [{"model_version": frame.bundle, "result": _boxes(frame, regions, UNSEEN)}] if regions else []
     predictions += [{"model_version": label.who, "result": _result(frame, label)} for label in proposals]
@@ -66,7 +84,8 @@ def _task(frame: LabeledFrame) -> dict[str, Any]:
             "umbra": {"sha256": frame.sha256, "width": frame.width, "height": frame.height,
                       "labels": [fields_of(label) for label in frame.labels]},
         },
-        "annotations": [{"result": _result(frame, label), "created_at": label.at} for label in people],
+        # Regions say which label they are of; an annotation without any says that there is nothing.
+        "annotations": [{"result": result, "created_at": label.at} for label, result in people if result],
         "predictions": predictions,
     }  # fmt: skip
 
@@ -83,6 +102,11 @@ def _result(frame: LabeledFrame, label: Label) -> list[dict[str, Any]]:
     if label.class_name is not None:
         result.append(
             {"id": f"{mark}-{CLASS}", "type": "choices", "from_name": CLASS, "value": {"choices": [label.class_name]}}
+            | frame_wide
+        )
+    if label.empty:
+        result.append(
+            {"id": f"{mark}-{EMPTY}", "type": "choices", "from_name": EMPTY, "value": {"choices": [NOTHING]}}
             | frame_wide
         )
     if label.level is not None:
@@ -111,6 +135,8 @@ def _boxes(
 def read(path: Path) -> Iterator[Incoming]:
     """What an export of Label Studio (JSON, or the tasks of write) says; skipped and cancelled annotations say nothing.
 
+    One that was submitted without anything says that there is nothing to draw a box around.
+
     Raises:
         LabelError: no such export.
     """
@@ -119,7 +145,7 @@ def read(path: Path) -> Iterator[Incoming]:
         if not isinstance(tasks, list):
             raise LabelError(f"{path}: wanted a list of tasks (Label Studio's JSON, not JSON-MIN)")
         incoming = [_incoming(task) for task in tasks]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise LabelError(f"{path}: no export of Label Studio: {error!r}") from error
     yield from incoming
 
@@ -127,9 +153,9 @@ def read(path: Path) -> Iterator[Incoming]:
 def _incoming(task: Mapping[str, Any]) -> Incoming:
     data = task["data"]
     ours = data.get("umbra") or {}
-    said = [a for a in task.get("annotations", ()) if a["result"] and not (a.get("was_cancelled") or a.get("skipped"))]
+    said = [a for a in task.get("annotations", ()) if not (a.get("was_cancelled") or a.get("skipped"))]
     return Incoming(
-        path=str(data.get("path") or data["image"]), sha256=ours.get("sha256"),
+        path=str(data.get("path") or data["image"]), sha256=text_or_none(ours.get("sha256"), "sha256"),
         labels=tuple(label_of(fields) for fields in ours.get("labels", ())), drawn=tuple(map(_drawn, said)),
     )  # fmt: skip
 
@@ -137,18 +163,21 @@ def _incoming(task: Mapping[str, Any]) -> Incoming:
 def _drawn(annotation: Mapping[str, Any]) -> Drawn:
     by = annotation.get("completed_by")
     person = by.get("email") if isinstance(by, dict) else None
+    number = str(by) if isinstance(by, int) else None
     results: dict[str, list[Mapping[str, Any]]] = {"rectanglelabels": [], "choices": [], "number": []}
     for one in annotation["result"]:
         if one["type"] not in results:
             raise LabelError(f"a result of type {one['type']}, wanted rectangles, a choice and a number")
         results[one["type"]].append(one)
-    boxes, classes, levels = results.values()
+    boxes, choices, levels = results.values()
+    classes = [one for one in choices if one.get("from_name") != EMPTY]
+    at = annotation.get("updated_at") or annotation.get("created_at")
     return Drawn(
         boxes=tuple(map(_corners, boxes)), box_classes=tuple(box["value"]["rectanglelabels"][0] for box in boxes),
         relative=True, of=_made_of(annotation), class_name=classes[0]["value"]["choices"][0] if classes else None,
         level=float(levels[0]["value"]["number"]) if levels else None, whole=True,
-        who=person or (f"label-studio:{by}" if isinstance(by, int) else None),
-        at=_time(annotation.get("updated_at") or annotation.get("created_at")),
+        empty=len(classes) < len(choices) or not annotation["result"],
+        who=person or (number and f"label-studio:{number}"), number=number, at=None if at is None else in_utc(at),
     )  # fmt: skip
 
 
@@ -171,12 +200,3 @@ def _corners(result: Mapping[str, Any]) -> tuple[float, float, float, float]:
     offsets = [(u * cos - v * sin, u * sin + v * cos) for u in (0, w * wide) for v in (0, h * high)]
     xs, ys = [x + u / wide for u, _ in offsets], [y + v / high for _, v in offsets]
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _time(text: str | None) -> str | None:
-    """As the log writes times: milliseconds, UTC."""
-    if text is None:
-        return None
-    moment = dt.datetime.fromisoformat(text)
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return aware.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

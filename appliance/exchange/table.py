@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from appliance.exchange import Drawn, Incoming, LabeledFrame
+from appliance.exchange import Drawn, Incoming, LabeledFrame, whole_file
 from appliance.labels import Label, LabelError, Origin, fields_of, label_of
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles",
-           "empty")  # fmt: skip
+           "empty", "retracted_by", "retracted_at")  # fmt: skip
+TRUTH = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
-def write(frames: Sequence[LabeledFrame], path: Path) -> None:
+def write(frames: Iterable[LabeledFrame], path: Path) -> None:
     """Write all labels of frames, oldest first; a frame without labels has no row."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for frame in frames:
@@ -25,6 +26,8 @@ def write(frames: Sequence[LabeledFrame], path: Path) -> None:
                 row = {"file": frame.path, "sha256": frame.sha256, "label": label.id}
                 row |= {name: fields_of(label)[name] for name in ("class", "level", "who", "at", "note", "origin")}
                 row |= {"settles": int(label.settles), "empty": int(label.empty)}
+                if label.retracted is not None:
+                    row |= {"retracted_by": label.retracted.who, "retracted_at": label.retracted.at}
                 for box, name in zip(label.boxes, label.box_classes, strict=True):
                     writer.writerow(row | {"box_class": name} | dict(zip(CORNERS, box, strict=True)))
                 if not label.boxes:
@@ -84,17 +87,33 @@ def _label(rows: Sequence[Mapping[str, str]]) -> Label:
         "class": first.get("class") or None, "level": float(first["level"]) if first.get("level") else None,
         "boxes": [box for box, _ in boxes], "box_classes": [name for _, name in boxes], "who": first["who"],
         "at": first["at"], "note": first.get("note") or None, "origin": first.get("origin") or None,
-        "settles": first.get("settles") == "1", "empty": first.get("empty") == "1",
+        "settles": _truth(first, "settles"), "empty": _truth(first, "empty"), "retracted": _retraction(first),
     })  # fmt: skip
+
+
+def _truth(row: Mapping[str, str], column: str) -> bool:
+    text = (row.get(column) or "").strip().lower()
+    if text not in TRUTH:
+        raise ValueError(f"{column} {text!r}, wanted 1 or 0")
+    return TRUTH[text]
+
+
+def _retraction(row: Mapping[str, str]) -> dict[str, str] | None:
+    who, at = row.get("retracted_by"), row.get("retracted_at")
+    if bool(who) != bool(at):
+        raise ValueError("one of retracted_by and retracted_at without the other")
+    return {"who": who, "at": at} if who and at else None
 
 
 def _drawn(rows: Sequence[Mapping[str, str]]) -> Drawn:
     first, boxes = rows[0], _boxes(rows)
     if (first.get("origin") or Origin.PERSON) != Origin.PERSON:
         raise ValueError(f"origin {first['origin']} without who and at")
+    if _retraction(first):
+        raise ValueError("taken back, without who and at")
     return Drawn(
         boxes=tuple(box for box, _ in boxes), box_classes=tuple(name for _, name in boxes),
         class_name=first.get("class") or None, level=float(first["level"]) if first.get("level") else None, whole=True,
-        note=first.get("note") or None, settles=first.get("settles") == "1", empty=first.get("empty") == "1",
+        note=first.get("note") or None, settles=_truth(first, "settles"), empty=_truth(first, "empty"),
         who=first.get("who") or None, at=first.get("at") or None,
     )  # fmt: skip

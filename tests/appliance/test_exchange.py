@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from appliance.decide import decide
-from appliance.exchange import format_named, import_labels, labeled_frames
+from appliance.exchange import Incoming, LabeledFrame, format_named, import_labels, labeled_frames
 from appliance.images import ImageStore
 from appliance.labels import Label, LabelError, Origin, standing
+from appliance.reading import UNREAD
 from appliance.verdict import verdict_row
 from appliance.verdict_log import VerdictLog
 from engines.regions import find_regions
@@ -25,6 +27,7 @@ from tests.appliance.test_decide import frame, measured
 from tests.appliance.test_labels import ANN, JO
 from tests.appliance.test_verdict_log import row_of
 
+WRITTEN = ("2026-05-01T00:00:00.000Z",) * 2  # time of a file
 FORMATS = ("coco", "label_studio", "csv")
 SAID = {
     1: [JO, replace(ANN, class_name="OK", level=0.0, boxes=(), box_classes=(), note='no, "really"\nnot')],
@@ -135,10 +138,99 @@ def test_a_proposal_accepted_unchanged_is_a_persons_label(log: VerdictLog, tmp_p
     assert (holds.who, holds.origin, holds.class_name) == ("ann", Origin.PERSON, "Spot")
 
 
-def test_an_annotation_without_anything_says_nothing(log: VerdictLog, tmp_path: Path) -> None:
-    path, [task] = as_exported(log, tmp_path, "label_studio", [1])
-    task["annotations"].append({"result": [], "completed_by": 7})
+@pytest.mark.parametrize("left", [("choices", "number"), ()])
+def test_boxes_deleted_in_label_studio_are_gone(log: VerdictLog, tmp_path: Path, left: tuple[str, ...]) -> None:
+    path, [task] = as_exported(log, tmp_path, "label_studio", [2])
+    [annotation] = task["annotations"]
+    annotation["result"] = [one for one in annotation["result"] if one["type"] in left]
+    assert imported(log, path, "label_studio", [task]) == 1
+    holds = standing(log.labels(2)[2]).label
+    assert holds is not None
+    assert (holds.class_name, holds.level, holds.boxes, holds.empty) == ("Spot", 6.0, (), True)
     assert imported(log, path, "label_studio", [task]) == 0
+
+
+def test_that_there_is_nothing_goes_to_label_studio_and_back(log: VerdictLog, tmp_path: Path) -> None:
+    nothing = replace(JO, class_name=None, level=None, boxes=(), box_classes=(), empty=True)
+    log.add_labels([(4, nothing), (4, replace(nothing, empty=False, note="blurred", who="ann"))])
+    path, [task] = as_exported(log, tmp_path, "label_studio", [4])
+    assert len(task["annotations"]) == 1  # a note alone is none
+    assert imported(log, path, "label_studio", [task]) == 0
+    task["annotations"][0]["result"].append(json.loads(json.dumps(exported()[0]["annotations"][0]["result"][1])))
+    assert imported(log, path, "label_studio", [task]) == 1
+    *_, newest = log.labels(4)[4]
+    assert (newest.class_name, newest.empty) == ("Diagonal", True)
+
+
+@pytest.mark.parametrize(("gone", "what"), [("choices", "class Spot"), ("number", "level 6.0")])
+def test_a_class_that_was_removed_is_named(log: VerdictLog, tmp_path: Path, gone: str, what: str) -> None:
+    path, [task] = as_exported(log, tmp_path, "label_studio", [2])
+    [annotation] = task["annotations"]
+    annotation["result"] = [one for one in annotation["result"] if one["type"] != gone]
+    with pytest.raises(LabelError, match=f"the {what} of label 3 was removed.*umbra labels retract 3"):
+        imported(log, path, "label_studio", [task])
+
+
+def test_whoever_has_a_number_in_label_studio_gets_a_name(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(exported()))
+    import_labels(log, format_named("label_studio").read(path), who="max", source="tasks", users={"3": "jo"})
+    assert log.labels(1)[1][-1].who == "jo"
+    assert standing(log.labels(1)[1]).disputed  # ann says OK
+    assert len({label.who for label in log.labels(1)[1]}) == 2
+
+
+def test_the_interface_does_not_overwrite_its_tasks(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "tasks.xml"
+    path.write_text("here before")
+    with pytest.raises(LabelError, match=r"tasks\.xml: wanted another suffix"):
+        format_named("label_studio").write(labeled_frames(log, [1]), path)
+    assert path.read_text() == "here before"
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(log: VerdictLog, tmp_path: Path) -> None:
+    def torn() -> Iterator[LabeledFrame]:
+        yield from labeled_frames(log, [1])
+        raise OSError("the disk is full")
+
+    for name in FORMATS:
+        path = tmp_path / name
+        path.write_text("here before")
+        with pytest.raises(OSError, match="full"):
+            format_named(name).write(torn(), path)
+        assert path.read_text() == "here before"
+    assert len(list(tmp_path.glob(".*"))) == 0
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_old_export_undoes_no_renaming_and_takes_nothing_back(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "exported"
+    for step in range(3):
+        format_named(name).write(labeled_frames(log, log.labels(taken_back=True)), path)
+        if step == 0:
+            log.add_rename("ring", "halo", who="jo")
+        elif step == 1:
+            log.add_rename("halo", "corona", who="jo")
+        else:
+            log.retract_label(3, who="jo")
+        before = log.labels(taken_back=True)
+        done = import_labels(log, format_named(name).read(path), who="max", source=name)
+        assert (done.added, done.known) == (0, 5)
+        assert log.labels(taken_back=True) == before
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_that_a_label_was_taken_back_goes_to_another_station(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    form, path, other = format_named(name), tmp_path / "exported", new_log(tmp_path / "two")
+    form.write(labeled_frames(log, log.labels()), path)
+    import_labels(other, form.read(path), who="max", source=name)
+    log.retract_label(3, who="ann")
+    form.write(labeled_frames(log, log.labels(taken_back=True)), path)
+    done = import_labels(other, form.read(path), who="max", source=name)
+    assert (done.added, done.known, done.taken_back) == (0, 5, 1)
+    assert 2 not in other.labels()
+    [kept] = other.labels(taken_back=True)[2]
+    assert kept.retracted == log.labels(taken_back=True)[2][0].retracted
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -152,10 +244,25 @@ def test_a_renamed_class_goes_round_without_becoming_two(log: VerdictLog, tmp_pa
 def test_a_file_without_times_is_stored_once(log: VerdictLog, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text("file,class,level,note\nP/L/b.tif,Spot,5,so\nP/L/b.tif,Spot,7,so\n")
-    added = [import_labels(log, format_named("csv").read(path), who="max", source="csv").added for _ in range(2)]
-    assert added == [2, 0]
+    told = [import_labels(log, format_named("csv").read(path), who="max", source="csv", at=at) for at in WRITTEN]
+    assert [(one.added, one.known) for one in told] == [(2, 0), (0, 2)]
     assert imported(log, tmp_path / "coco.json", "coco", coco()) == 1
     assert imported(log, tmp_path / "coco.json", "coco", coco()) == 0
+
+
+def test_who_corrects_a_file_without_times_and_then_the_correction_is_heard(log: VerdictLog, tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    for hour, name in enumerate(("Spot", "OK", "Spot")):
+        path.write_text(f"file,class\nP/L/b.tif,{name}\n")
+        at = f"2026-05-01T0{hour}:00:00.000Z"
+        assert import_labels(log, format_named("csv").read(path), who="max", source="csv", at=at).added == 1
+    assert log.labels(2)[2][-1].class_name == "Spot"
+    log.add_labels([(2, replace(JO, who="max", class_name="Error", boxes=(), box_classes=()))], said_now=True)
+    again = import_labels(log, format_named("csv").read(path), who="max", source="csv", at=at)
+    assert (again.added, again.known) == (0, 1)  # the file is older than what was said since
+    holds = standing(log.labels(2)[2]).label
+    assert holds is not None
+    assert holds.class_name == "Error"
 
 
 def test_rows_of_two_people_are_two_labels(log: VerdictLog, tmp_path: Path) -> None:
@@ -206,6 +313,11 @@ def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_pat
         (coco(images=[{"id": 7, "file_name": "nowhere.tif"}]), r"nowhere\.tif: no such frame in the log"),
         (coco(images=[{"id": 7, "file_name": "b.tif"}]), "2 frames have this name, the newest are P/M/b.tif and P/L/b.tif"),
         (coco(images=[], annotations=[]), "no frame in it"),
+        (coco(images=[{"id": 7, "file_name": "a.tif"}] * 2), "two images of one id, 7 the first"),
+        (coco(images=[{"id": k, "file_name": "a.tif"} for k in (7, 8)]), "two images of one frame, .'a.tif', None."),
+        (coco(images=[{"id": 7, "file_name": "a.tif", "umbra": {"sha256": [1]}}]), r"sha256 \[1\], wanted text"),
+        (coco(images=[{"id": 7, "file_name": "\ud800"}]), "no name of a frame"),
+        (coco(categories=[{"id": 1, "name": "\ud800"}]), "surrogates not allowed"),
         ({}, "no COCO file"),
         ([], "no COCO file"),
     ],
@@ -219,6 +331,57 @@ def test_a_coco_file_that_cannot_be_true_is_refused_whole(
     with pytest.raises(LabelError, match=message):
         import_labels(log, format_named("coco").read(path), who="max", source="coco.json")
     assert log.labels() == before
+
+
+@pytest.mark.parametrize("name", ["coco", "label_studio"])
+def test_a_file_that_goes_deep_is_refused(log: VerdictLog, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(LabelError, match=r"deep\.json: no"):
+        import_labels(log, format_named(name).read(path), who="max", source="deep.json")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("P/L/a.tif,,,maybe,,", "settles 'maybe', wanted 1 or 0"),
+        ("P/L/a.tif,jo,2026-01-01,,ann,", "one of retracted_by and retracted_at without the other"),
+        ("P/L/a.tif,,,,ann,2026-01-01", "taken back, without who and at"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(log: VerdictLog, tmp_path: Path, row: str, message: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,who,at,settles,retracted_by,retracted_at,class\n{row},OK\n")
+    with pytest.raises(LabelError, match=message):
+        import_labels(log, format_named("csv").read(path), who="max", source="csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "settles"), [("true", True), ("TRUE", True), ("1", True), ("0", False), ("False", False), ("", False)]
+)
+def test_a_truth_is_read_as_spreadsheets_write_it(log: VerdictLog, tmp_path: Path, text: str, settles: bool) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"file,class,settles\nP/L/a.tif,Spot,{text}\n")
+    import_labels(log, format_named("csv").read(path), who="max", source="csv")
+    assert log.labels(1)[1][-1].settles is settles
+
+
+def test_a_label_finds_its_frame_by_bytes_only_where_these_are_one_frames(tmp_path: Path) -> None:
+    log = VerdictLog(tmp_path / "umbra.db")
+    for path, sha256 in (("P/L/a.tif", "1" * 64), ("P/M/a2.tif", "1" * 64), ("P/L/torn.tif", UNREAD)):
+        log.record(frame(), row_of(path, sha256=sha256))
+
+    def import_one(path: str, sha256: str) -> None:
+        import_labels(log, [Incoming(path=path, sha256=sha256, labels=(JO,))], who="max", source="one")
+
+    import_one("P/M/a2.tif", "1" * 64)
+    assert list(log.labels()) == [2]
+    with pytest.raises(
+        LabelError, match=r"b\.tif: 2 frames have these bytes, the newest are P/M/a2\.tif and P/L/a\.tif"
+    ):
+        import_one("Q/b.tif", "1" * 64)
+    with pytest.raises(LabelError, match="no such frame"):
+        import_one("Q/other.tif", UNREAD)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -345,4 +508,10 @@ def test_a_task_has_pictures_regions_and_an_interface(log: VerdictLog, tmp_path:
     assert (second["data"]["image"], second["annotations"]) == (None, [])
     interface = path.with_suffix(".xml").read_text()
     assert re.findall('<Label value="(.*?)"/>', interface) == ["ring", "object", "unseen"]
-    assert re.findall('<Choice value="(.*?)"/>', interface) == ["OK", "Spot", "Diagonal", "Error"]
+    assert re.findall('<Choice value="(.*?)"/>', interface) == [
+        "OK",
+        "Spot",
+        "Diagonal",
+        "Error",
+        "nothing to draw a box around",
+    ]

@@ -31,13 +31,45 @@ def log(tmp_path: Path) -> VerdictLog:
 
 def test_a_label_comes_back_as_it_was_said(log: VerdictLog) -> None:
     said = replace(JO, note="seen twice", settles=True, boxes=((0, 0, 5, 5), (1, 1, 9, 9)), box_classes=(None, "halo"))
-    assert log.add_labels([(1, said)]) == [1]
+    assert [stored.id for stored in log.add_labels([(1, said)])] == [1]
     assert log.labels() == {1: [replace(said, id=1)]}
     assert label_of(fields_of(replace(said, id=1))) == replace(said, id=1)
 
 
 def test_the_very_same_label_is_stored_once(log: VerdictLog) -> None:
-    assert log.add_labels([(1, JO), (1, ANN), (1, JO)]) == [1, 2, None]
+    stored = log.add_labels([(1, JO), (1, ANN), (1, JO)])
+    assert [(one.id, one.new) for one in stored] == [(1, True), (2, True), (1, False)]
+
+
+def test_the_newest_of_a_person_holds_whenever_it_was_stored(log: VerdictLog) -> None:
+    early = replace(JO, at="2025-12-31T23:00:00-05:00", class_name="Diagonal")  # four hours later, in UTC
+    log.add_labels([(1, early), (1, JO), (1, replace(JO, at="2025-06-01", class_name="Error"))])
+    assert [label.class_name for label in log.labels(1)[1]] == ["Error", "Spot", "Diagonal"]
+    holds = standing(log.labels(1)[1]).label
+    assert holds is not None
+    assert holds.class_name == "Diagonal"
+
+
+def test_what_is_said_now_holds_though_the_clock_was_set_back(log: VerdictLog) -> None:
+    log.add_labels([(1, replace(JO, at="2031-01-01T00:00:00.000Z"))])
+    log.add_labels([(1, replace(JO, class_name="OK", boxes=(), box_classes=()))], said_now=True)
+    holds = standing(log.labels(1)[1]).label
+    assert holds is not None
+    assert (holds.class_name, holds.at) == ("OK", "2031-01-01T00:00:00.000Z")
+
+
+def test_a_label_that_was_taken_back_stays_and_says_nothing(log: VerdictLog) -> None:
+    log.add_labels([(1, JO)])
+    assert log.retract_label(1, who="ann")
+    assert not log.retract_label(1, who="ann")
+    assert log.labels() == {}
+    [kept] = log.labels(taken_back=True)[1]
+    assert kept.retracted is not None
+    assert kept.retracted.who == "ann"
+    assert standing([kept]).label is None
+    [again] = log.add_labels([(1, JO)])
+    assert (again.id, again.new) == (1, False)
+    assert log.labels() == {}
 
 
 def test_a_correction_holds_and_what_was_said_before_stays(log: VerdictLog) -> None:
@@ -134,6 +166,9 @@ def test_a_proposal_never_holds() -> None:
         (replace(JO, box_classes=(" ring",)), r"name ' ring'"),
         (replace(JO, box_classes=()), "1 boxes and 0 classes"),
         (replace(JO, who=""), "name ''"),
+        (replace(JO, box_classes=("\ud800x",)), "surrogates not allowed"),
+        (replace(JO, who="jo\x00"), r"name 'jo\\x00', wanted 1 to 200 characters that can be seen"),
+        (replace(JO, note="\udcff"), "note .* surrogates not allowed"),
         (replace(JO, empty=True), "1 boxes, and that there is nothing"),
         (Label(who="jo", at="2026-01-01"), "says nothing"),
     ],
@@ -141,6 +176,21 @@ def test_a_proposal_never_holds() -> None:
 def test_what_cannot_be_true_is_refused(label: Label, message: str) -> None:
     with pytest.raises(LabelError, match=message):
         checked(label, SIZE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"boxes": [[float("inf"), 0, 1, 1]]},
+        {"level": 10**400},
+        {"note": {}},
+        {"class": 7},
+        {"retracted": {"who": "jo"}},
+    ],
+)
+def test_a_field_that_is_not_what_it_should_be_is_named(fields: dict[str, object]) -> None:
+    with pytest.raises(LabelError, match=r"label \{"):
+        label_of({"who": "jo", "at": "2026-01-01", **fields})
 
 
 def test_a_box_a_pixel_too_large_is_cut() -> None:

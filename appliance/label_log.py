@@ -1,0 +1,151 @@
+"""Labels in the log: appended, taken back and renamed, never changed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from appliance.labels import Label, Origin, Rename, Retraction, by_frame, contents, fields_of, in_order
+from appliance.log_file import LogFile
+from appliance.verdict import Row, now_utc
+
+_ROW = ("SELECT labels.*, retractions.who AS retracted_by, retractions.at AS retracted_at "
+        "FROM labels LEFT JOIN retractions ON label_id = labels.id")  # fmt: skip
+_HOLDS = "id NOT IN (SELECT label_id FROM retractions)"  # of a label
+
+
+class Stored(NamedTuple):
+    """A label in the log.
+
+    Attributes:
+        id: its number.
+        new: whether it was not there before.
+        taken_back: whether it was only now written down that it was taken back.
+    """
+
+    id: int
+    new: bool
+    taken_back: bool
+
+
+class LabelLog(LogFile):
+    """What people and proposals said of frames; as LogFile."""
+
+    def labels(self, frame_id: int | None = None, *, taken_back: bool = False) -> dict[int, list[Label]]:
+        """Labels by the number of their frame, oldest first, with the names that classes have now.
+
+        Args:
+            frame_id: of this frame only.
+            taken_back: those too that were taken back.
+        """
+        rows = self._label_rows(frame_id)
+        return by_frame((row for row in rows if taken_back or row["retracted"] is None), self.renames())
+
+    def _label_rows(self, frame_id: int | None = None) -> list[Row]:
+        where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
+        rows = self.select(f"{_ROW} WHERE {where} ORDER BY labels.id", values)
+        return [row | {"retracted": _retraction(row)} for row in rows]
+
+    def add_labels(self, new: Sequence[tuple[int, Label]], *, said_now: bool = False) -> list[Stored]:
+        """Append labels of frames, all or none; earlier ones stay.
+
+        What a frame has already is not stored again, whatever its classes are called now, and even where it was taken back.
+        What a label says of its being taken back is written down, too.
+
+        Args:
+            new: number of the frame, and its label, checked.
+            said_now: they hold against all that was said of their frames before: none is written down as of a time before
+                that, which a clock that was set back would else do.
+
+        Raises:
+            OutOfServiceError: the disk does not take them; none is stored.
+        """
+        with self.transaction() as db:
+            renames, frames = self.renames(), dict[int, _OfFrame]()
+            stored = []
+            for frame_id, label in new:
+                if frame_id not in frames:
+                    frames[frame_id] = _OfFrame.of(self._label_rows(frame_id), renames)
+                of = frames[frame_id]
+                stored.append(of.add(db, frame_id, replace(label, at=max(label.at, of.newest)) if said_now else label))
+            return stored
+
+    def frames_people_labeled(self) -> list[int]:
+        """Numbers of the frames that a person has labeled, however often; proposals do not count."""
+        sql = f"SELECT DISTINCT frame_id FROM labels WHERE origin = ? AND {_HOLDS}"  # noqa: S608  (constants)
+        return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value,))]
+
+    def retract_label(self, number: int, *, who: str) -> bool:
+        """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back."""
+        with self.transaction() as db:
+            sql = f"SELECT 1 FROM labels WHERE id = ? AND {_HOLDS}"  # noqa: S608  (constants)
+            if not db.execute(sql, (number,)).fetchone():
+                return False
+            _take_back(db, number, Retraction(who, now_utc()))
+            return True
+
+    def add_rename(self, old: str, new: str, *, who: str) -> None:
+        """Give a class of boxes another name in all labels so far; the log keeps what they said."""
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO class_names (old, new, last_label, who, at) "
+                "VALUES (?, ?, (SELECT COALESCE(MAX(id), 0) FROM labels), ?, ?)", (old, new, who, now_utc()),
+            )  # fmt: skip
+
+    def renames(self) -> list[Rename]:
+        """All renamings, in the order in which they were made."""
+        rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
+        return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
+
+
+@dataclass(slots=True)
+class _OfFrame:
+    """What the log has of a frame while labels are added.
+
+    Attributes:
+        known: numbers of its labels by what they say.
+        taken_back: numbers of those that were.
+        newest: time of the newest; empty where there is none.
+    """
+
+    known: dict[tuple[object, ...], int]
+    taken_back: set[int]
+    newest: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], renames: Sequence[Rename]) -> _OfFrame:
+        """Of rows of labels."""
+        newest = max((in_order(row["at"]) for row in rows), default="")
+        return cls(contents(rows, renames), {row["id"] for row in rows if row["retracted"]}, newest)
+
+    def add(self, db: sqlite3.Connection, frame_id: int, label: Label) -> Stored:
+        """Append a label, where it is new, and that it was taken back, where that is."""
+        number = self.known.get(label.content)
+        new = number is None
+        if number is None:
+            number = _append(db, frame_id, label)
+            self.known[label.content], self.newest = number, max(self.newest, label.at)
+        taken_back = label.retracted is not None and number not in self.taken_back
+        if label.retracted is not None and taken_back:
+            _take_back(db, number, label.retracted)
+            self.taken_back.add(number)
+        return Stored(number, new, taken_back)
+
+
+def _retraction(row: Row) -> dict[str, Any] | None:
+    return {"who": row["retracted_by"], "at": row["retracted_at"]} if row["retracted_by"] else None
+
+
+def _append(db: sqlite3.Connection, frame_id: int, label: Label) -> int:
+    fields = fields_of(label)
+    row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name not in ("id", "retracted")}
+    row |= {name: json.dumps(fields[name]) for name in ("boxes", "box_classes")}
+    names, marks = ", ".join(row), ", ".join("?" * len(row))
+    return int(db.execute(f"INSERT INTO labels ({names}) VALUES ({marks})", list(row.values())).lastrowid or 0)  # noqa: S608
+
+
+def _take_back(db: sqlite3.Connection, number: int, by: Retraction) -> None:
+    db.execute("INSERT INTO retractions (label_id, who, at) VALUES (?, ?, ?)", (number, by.who, by.at))
