@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 
+from appliance import log as events
 from appliance.errors import RefusedError
 from appliance.station import Station
 from appliance.switch import check_identity
@@ -55,6 +56,12 @@ def the_one_before(place: Station) -> Bundle:
     if before is not None:
         check_identity(chosen, before)
     return chosen
+
+
+def refuse(place: Station, chosen: Bundle, reason: str) -> None:
+    """Write down that a bundle did not pass the golden gate."""
+    with closing(VerdictLog(place.database)) as log:
+        log.add_event(events.BUNDLE_REFUSED, identity=chosen.identity, reason=reason)
 
 
 def write_down(place: Station, chosen: Bundle, who: str) -> int:

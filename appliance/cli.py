@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
+from collections import Counter
 from contextlib import ExitStack, closing
 from enum import StrEnum
 from importlib.metadata import version
@@ -34,11 +36,13 @@ from appliance.terminal import (
     progress_bar,
     say,
     talk,
+    tell,
     wide_console,
 )
 from engines.errors import EngineError
 from kernels.errors import KernelError
 
+RESCREEN_NICE = 10  # the line goes first
 _CELL = "[dim]–[/dim]"
 _COLOURS = {"PASS": "green", "FAIL": "red", "RETEST": "yellow"}
 
@@ -112,7 +116,6 @@ def line(station: StationOption = DEFAULT_STATION) -> None:
     from appliance import log
     from appliance.line import server
     from appliance.station import Station
-    from appliance.terminal import tell
 
     log.configure()
     place = Station.open(station)
@@ -159,6 +162,50 @@ def screen(
                 printer.add(row)
                 progress.advance(task)
         printer.finish()
+
+
+@app.command(epilog="Example: umbra rescreen --bundle second --station station")
+def rescreen(
+    station: StationOption = DEFAULT_STATION,
+    bundle: BundleOption = None,
+    product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
+    output: Annotated[
+        OutputFormat, typer.Option("--format", help="How to print; a table has the verdicts that differ from before.")
+    ] = OutputFormat.TABLE,
+) -> None:
+    """Let a bundle judge the archived frames that it has not judged, behind the line's back: logged, not published.
+
+    Goes on where it was stopped.
+    """
+    from appliance.images import ImageStore
+    from appliance.screening import Archive, OneShot
+    from appliance.station import Station
+    from appliance.verdict_log import VerdictLog
+    from engines.build import build_inspector
+
+    os.nice(RESCREEN_NICE)
+    place = Station.open(station)
+    console = talk()
+    with ExitStack() as opened:
+        log = opened.enter_context(closing(VerdictLog(place.database)))
+        images = opened.enter_context(closing(ImageStore(place.images))) if place.settings.disk.keep_images else None
+        chosen = find_bundle(bundle, place, log)
+        with console.status("building engines"):
+            inspector = opened.enter_context(closing(build_inspector(chosen, place.engine, cache=place.engines)))
+        archive = Archive(place, log, chosen.identity, product, lot)
+        printer, became = _Printer(output), Counter[tuple[str, str]]()
+        with progress_bar(console) as progress:
+            task = progress.add_task("screening", total=len(archive))
+            for row in OneShot(inspector, place.settings, log, images).screen(archive.targets()):
+                before = log.verdict_before(row)
+                became[before, row["verdict"]] += 1
+                if output is not OutputFormat.TABLE or before != row["verdict"]:
+                    printer.add(row)
+                progress.update(task, completed=became.total() + archive.gone)
+        printer.finish()
+    differ = ", ".join(f"{n} {a} became {b}" for (a, b), n in sorted(became.items()) if a != b) or "all as before"
+    tell(f"{chosen.identity}: {became.total()} frames judged, {differ}; {archive.gone} have no file any more")
 
 
 class _Printer:

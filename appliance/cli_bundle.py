@@ -30,6 +30,7 @@ from appliance.terminal import (
     train_extra,
 )
 from engines import EngineChoice, Precision, Target
+from engines.errors import EngineError
 
 if TYPE_CHECKING:
     from appliance.station import Station
@@ -184,10 +185,14 @@ def bundle_rollback(
 
 def activate_bundle(place: Station, chosen: Bundle, who: str) -> None:
     """Let a bundle through the golden gate, write its activation down, and see a running screener change to it."""
-    from appliance.activation import write_down
+    from appliance.activation import refuse, write_down
     from engines.build import build_inspector
 
-    build_inspector(chosen, place.engine, cache=place.engines).close()
+    try:
+        build_inspector(chosen, place.engine, cache=place.engines).close()
+    except EngineError as error:
+        refuse(place, chosen, str(error))
+        raise
     number = write_down(place, chosen, who)
     say(f"{chosen.identity} is active{_followed(place, chosen, number)}")
 

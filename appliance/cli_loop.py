@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from appliance.cli_bundle import activate_bundle
+from appliance.cli_rank import OTHERS
 from appliance.cli_training import Preset, Role
 from appliance.errors import ApplianceError
 from appliance.order import Metric, Wanted
@@ -69,7 +70,7 @@ def loop_next(
 ) -> None:
     """Write the frames to label next as Label Studio tasks, with their overlays beside them."""
     from appliance.exchange import format_named, labeled_frames
-    from appliance.rank import rank
+    from appliance.rank import beside_the_order, rank
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
@@ -78,8 +79,9 @@ def loop_next(
         wanted = Wanted(metric=metric, count=count, diverse=diverse, product=product)
         ranked = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
         frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], images=place.images))
+        others = beside_the_order(log)
     if not frames:
-        raise ApplianceError("no frame is left to label")
+        raise ApplianceError("no frame is left to label" + (f"; {OTHERS.format(others)}" if others else ""))
     out.mkdir(parents=True, exist_ok=True)
     for earlier in out.glob("[0-9][0-9][0-9]*-[0-9]*.png"):  # overlays of earlier tasks
         earlier.unlink()
@@ -88,6 +90,8 @@ def loop_next(
         if frame.pictures and frame.pictures[1]:
             (out / f"{number:03d}-{frame.frame_id}.png").write_bytes(frame.pictures[1])
         say(f"{number:3d}  {frame.path}")
+    if others:
+        tell(OTHERS.format(others))
     tell(f"{out}/tasks.json: import it in Label Studio with the interface of {out}/tasks.xml, export as JSON, then "
          f"umbra labels import EXPORT --format label_studio; or umbra labels add FRAME ...")  # fmt: skip
 

@@ -13,9 +13,10 @@ from rich.table import Table
 
 from appliance.errors import ApplianceError
 from appliance.order import Metric, Wanted
-from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk, told_progress, wide_console
+from appliance.terminal import DEFAULT_STATION, JsonOption, StationOption, say, talk, tell, told_progress, wide_console
 
 rank_app = typer.Typer()
+OTHERS = "{} frames are not in this order, since only other bundles measured them: umbra rescreen"
 
 
 @rank_app.command("rank", epilog="Example: umbra rank --metric balanced --diverse --count 10 --station station")
@@ -37,7 +38,7 @@ def rank_frames(
     as_json: JsonOption = False,
 ) -> None:
     """What to label next: the frames with the most unseen in them first."""
-    from appliance.rank import rank
+    from appliance.rank import beside_the_order, rank
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
@@ -47,6 +48,7 @@ def rank_frames(
     place = Station.open(station)
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         frames = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
+        others = beside_the_order(log)
     if as_json:
         say(json.dumps(frames))
         return
@@ -57,6 +59,8 @@ def rank_frames(
             f"{one['m_alpha']:.1f}", str(one["m_thresh"]), str(len(one["rois"])), f"{one['value']:.4g}",
         )  # fmt: skip
     wide_console().print(table)
+    if others:
+        tell(OTHERS.format(others))
 
 
 @rank_app.command("overlay", epilog="Example: umbra overlay 17 --out d118.png --station station")

@@ -59,12 +59,19 @@ def spec_set(
     say(f"limit {spec:g} for {product or 'all products'}")
 
 
+def _below_1(value: float | None) -> float | None:
+    if value is not None and not value < 1:
+        raise typer.BadParameter(f"{value}, wanted less than 1")
+    return value
+
+
 @spec_app.command("whatif", epilog="Example: umbra spec whatif 0.25 --product IMX1")
 def spec_whatif(
     spec: Annotated[float | None, typer.Argument(min=0.0001, max=1.0, help="A limit to try.")] = None,
-    t: Annotated[float | None, typer.Option("--t", min=0.0, max=0.9999, help="A threshold on S to try.")] = None,
+    t: Annotated[float | None, typer.Option("--t", min=0.0, callback=_below_1, help="A threshold on S to try.")] = None,
     alpha: Annotated[float | None, typer.Option(min=0.01, max=100.0, help="An exponent of S to try.")] = None,
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
+    lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
     station: StationOption = DEFAULT_STATION,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,7 +85,7 @@ def spec_whatif(
     place = Station.open(station)
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         result = what_if(
-            place, log, spec=spec, t=t, alpha=alpha, product=product,
+            place, log, spec=spec, t=t, alpha=alpha, product=product, lot=lot,
             progress=lambda done, total: told("reading histograms", done, total),
         )  # fmt: skip
     if as_json:

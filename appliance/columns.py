@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.errors import OutOfServiceError
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from kernels import HISTOGRAM_BINS
@@ -79,14 +80,20 @@ def columns(
         log: to catch up with.
         bundle: identity.
         progress: called with verdicts read, and those there are.
+
+    Raises:
+        OutOfServiceError: the disk does not take them, or what is in their place is no folder.
     """
     place = folder / f"v{VERSION}-{bundle.rpartition('@')[2]}"
-    place.mkdir(parents=True, exist_ok=True)
-    with _locked(place):
-        if not _whole(place, log, bundle):
-            _clear(place)
-        _catch_up(place, log, bundle, progress)
-        return _mapped(place, bundle)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place):
+            if not _whole(place, log, bundle):
+                _clear(place)
+            _catch_up(place, log, bundle, progress)
+            return _mapped(place, bundle)
+    except OSError as error:
+        raise OutOfServiceError(f"columns of the log: {error}") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from appliance.journal import Journal
 from appliance.pipeline import Line
 from appliance.screener import PAUSE_S, Screener, Stop
 from appliance.station import Station, StationLock
-from appliance.switch import BundleSwitch
+from appliance.switch import BundleSwitch, check_identity
 from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
 from appliance.writers import keep_capabilities_from_children
@@ -129,6 +129,8 @@ def _run(station: Station, bundle: str | None, children: Sequence[Child], black_
         active = log.activation()
         try:
             chosen = station.load_bundle(bundle, active=active["folder"] if active else None)
+            if bundle is None and active is not None:
+                check_identity(chosen, active)
             inspector = build_inspector(chosen, station.engine, cache=station.engines)
         except EngineError as error:
             _say_not_ready(station, f"engines: {error}")

@@ -73,10 +73,23 @@ class LabelLog(LogFile):
                 stored.append(of.add(db, frame_id, replace(label, at=max(label.at, of.newest)) if said_now else label))
             return stored
 
-    def frames_people_labeled(self) -> list[int]:
-        """Numbers of the frames that a person has labeled, however often; proposals do not count."""
-        sql = f"SELECT DISTINCT frame_id FROM labels WHERE origin = ? AND {_HOLDS}"  # noqa: S608  (constants)
-        return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value,))]
+    def frames_people_labeled(self, *, after: int = 0) -> list[int]:
+        """Numbers of the frames that a person has labeled, however often; proposals do not count.
+
+        Args:
+            after: only labels with larger numbers count.
+        """
+        sql = f"SELECT DISTINCT frame_id FROM labels WHERE origin = ? AND id > ? AND {_HOLDS}"  # noqa: S608  (constants)
+        return [row["frame_id"] for row in self.select(sql, (Origin.PERSON.value, after))]
+
+    def state_of_labels(self) -> tuple[int, int, int]:
+        """Largest number of a label, of one taken back, and of a renaming: while these stay, labels say the same."""
+        [row] = self.select("""
+            SELECT (SELECT COALESCE(MAX(id), 0) FROM labels) AS labels,
+                (SELECT COALESCE(MAX(id), 0) FROM retractions) AS retractions,
+                (SELECT COALESCE(MAX(id), 0) FROM class_names) AS renames
+        """)
+        return row["labels"], row["retractions"], row["renames"]
 
     def retract_label(self, number: int, *, who: str) -> bool:
         """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back."""

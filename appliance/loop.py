@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+from appliance import log as events
 from appliance.labels import standing
-from appliance.rank import class_counts
+from appliance.rank import beside_the_order, class_counts
 from appliance.station import Station
+from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines.ranking import imbalance
 
@@ -45,13 +47,9 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
     holds = {frame_id: standing(given) for frame_id, given in labels.items()}
     people = {frame_id: one.label for frame_id, one in holds.items() if one.label is not None}
     disputed = sum(one.disputed for one in holds.values())
-    since = trained["detail"]["at"] if trained else ""
-    new = sum(label.at > since for label in people.values())
+    new = len(log.frames_people_labeled(after=trained["detail"].get("last_label", 0) if trained else 0))
     counts = class_counts(labels)
-    waiting = trained["detail"]["identity"] if trained and trained["detail"]["identity"] != active else None
-    known = {row["identity"] for row in log.table("bundles")}
-    if waiting in known:
-        waiting = None  # it was active once: somebody went back on purpose
+    waiting = trained["detail"]["identity"] if trained and _may_be_activated(place, log, trained, active) else None
     step = Step.SETTLE if disputed else Step.ACTIVATE if waiting else Step.TRAIN if new >= ENOUGH else Step.LABEL
     found = {
         "bundle": active, "measured": log.measured(), "labeled": len(people), "new": new, "disputed": disputed,
@@ -59,5 +57,19 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
         "classes": dict(counts), "imbalance": round(imbalance(counts), 4),
         "trained": trained["detail"] if trained else None, "next": step.value,
     }  # fmt: skip
-    name = waiting.partition("@")[0] if waiting else ""
-    return found | {"advice": ADVICE[step].format(disputed=disputed, new=new, trained=name)}
+    advice = ADVICE[step].format(disputed=disputed, new=new, trained=_name_of(waiting) if waiting else "")
+    if step is Step.LABEL and (others := beside_the_order(log)):
+        advice += f"; {others} frames were measured by other bundles only: umbra rescreen"
+    return found | {"advice": advice}
+
+
+def _may_be_activated(place: Station, log: VerdictLog, trained: Row, active: str) -> bool:
+    """Whether the bundle of a training is there, was never active (else somebody went back on purpose), and not refused."""
+    identity = trained["detail"]["identity"]
+    known = {active, *(row["identity"] for row in log.table("bundles"))}
+    refused = {row["detail"].get("identity") for row in log.events(events.BUNDLE_REFUSED)}
+    return identity not in known | refused and (place.bundles / _name_of(identity)).is_dir()
+
+
+def _name_of(identity: str) -> str:
+    return identity.partition("@")[0]

@@ -180,4 +180,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TRIGGER ratings_stay BEFORE UPDATE ON ratings BEGIN SELECT RAISE(ABORT, 'ratings are append-only'); END;
     CREATE TRIGGER ratings_are_kept BEFORE DELETE ON ratings BEGIN SELECT RAISE(ABORT, 'ratings are append-only'); END;
     """,
+    """
+    CREATE INDEX verdicts_measured_by_bundle ON verdicts (bundle, seq) WHERE histogram IS NOT NULL;
+    DROP TRIGGER labels_are_kept;
+    CREATE TRIGGER labels_are_kept BEFORE DELETE ON labels
+        WHEN OLD.origin <> 'proposal' OR EXISTS (SELECT 1 FROM verdicts WHERE frame_id = OLD.frame_id)
+        BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
+    """,
 )

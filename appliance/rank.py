@@ -25,7 +25,8 @@ def rank(
 ) -> list[dict[str, Any]]:
     """A page of frames to label next, most unseen first; equal ones by their number.
 
-    All frames that the newest bundle measured compete: what another bundle found unseen says nothing beside it.
+    All frames that the active bundle measured compete, or, while it has measured none, those of the newest verdict on the
+    line: what another bundle found unseen says nothing beside it.
 
     Args:
         place: the station.
@@ -52,6 +53,12 @@ def rank(
         chosen = diverse(candidates, end)[wanted.offset :] if wanted.offset < end else []
     entries = (_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen)
     return [entry for entry in entries if entry is not None]
+
+
+def beside_the_order(log: VerdictLog) -> int:
+    """How many frames do not compete, since only other bundles measured them."""
+    newest = log.newest_measured()
+    return 0 if newest is None else log.measured_by_others(newest["bundle"])
 
 
 def _value(held: Columns, metric: Metric, log: VerdictLog) -> NDArray[np.float64]:

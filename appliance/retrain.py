@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import fcntl
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +74,8 @@ def retrain(
 ) -> Bundle:
     """Train networks on the labels of a station, from the active bundle's weights on, and pack a bundle of the station.
 
-    Where the classifier and the regressor are taken over, so is the limit on the score. Goes on where it was stopped.
+    Where the classifier and the regressor are taken over, so is the limit on the score. Goes on where it was stopped, unless
+    anybody labeled anything since: then it begins anew.
 
     Args:
         place: the station; the bundle appears among its bundles when it is whole.
@@ -82,33 +86,48 @@ def retrain(
         report: called with one line of progress.
 
     Raises:
-        ApplianceError: the station has a bundle of this name, or no label teaches a role.
+        ApplianceError: the station has a bundle of this name, one is being trained, or no label teaches a role.
         EngineError: the name cannot be one, or training or packing fails.
     """
     out, work, began = new_bundle(place, wanted.name), place.root / "loop" / wanted.name, now_utc()
-    weights, sets, labeled = {role: active.model(role) for role in MODEL_FILES}, simulated, {}
-    for role in wanted.roles:
-        sets, labeled[role] = _loop_sets(place, log, role, active, simulated, report)
-        weights[role] = train(
-            role, sets, work / role, preset=wanted.preset, seed=wanted.seed, start=active.model(role), report=report
-        )
-    judged_as_before = wanted.roles == ("unseen",)
-    note = f"{', '.join(wanted.roles)} trained on labels of a station, from {active.identity}"
-    packed = pack(
-        weights, sets if judged_as_before else simulated, work / "bundle", name=wanted.name, stretch=active.stretch,
-        spec=active.spec if judged_as_before else None, training={"note": note}, report=report,
-    )  # fmt: skip
-    place.bundles.mkdir(parents=True, exist_ok=True)
-    packed.folder.rename(out)
-    detail = {
-        "identity": packed.identity,
-        "at": began,
-        "labeled": labeled,
-        "roles": list(wanted.roles),
-        "from": active.identity,
-    }
-    log.add_event(TRAINED, **detail)
+    with _alone(work):
+        state = log.state_of_labels()
+        here = work / ("labels-" + "-".join(map(str, state)))
+        for earlier in set(work.glob("labels-*")) - {here}:
+            shutil.rmtree(earlier)
+        weights, sets, labeled = {role: active.model(role) for role in MODEL_FILES}, simulated, {}
+        for role in wanted.roles:
+            sets, labeled[role] = _loop_sets(place, log, role, active, simulated, report)
+            weights[role] = train(
+                role, sets, here / role, preset=wanted.preset, seed=wanted.seed, start=active.model(role), report=report
+            )
+        judged_as_before = wanted.roles == ("unseen",)
+        note = f"{', '.join(wanted.roles)} trained on labels of a station, from {active.identity}"
+        packed = pack(
+            weights, sets if judged_as_before else simulated, here / "bundle", name=wanted.name, stretch=active.stretch,
+            spec=active.spec if judged_as_before else None, training={"note": note}, report=report,
+        )  # fmt: skip
+        # Written down first: a bundle that nobody knows of could not be made again under its name.
+        log.add_event(
+            TRAINED, identity=packed.identity, at=began, labeled=labeled, last_label=state[0], roles=list(wanted.roles),
+            **{"from": active.identity},
+        )  # fmt: skip
+        place.bundles.mkdir(parents=True, exist_ok=True)
+        packed.folder.rename(out)
+        shutil.rmtree(here)
     return load(out)
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """One training of a name at a time; the kernel lets go of the lock when the process ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ApplianceError(f"{work}: a bundle of this name is being trained by another process") from None
+        yield
 
 
 def _loop_sets(

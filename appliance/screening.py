@@ -1,35 +1,46 @@
-"""`umbra screen`: judge files and folders once, in order; nothing is moved or published."""
+"""`umbra screen` and `umbra rescreen`: judge files once, in order; nothing is moved or published."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from appliance.decode import is_frame_name
 from appliance.errors import FrameVanishedError, RefusedError
-from appliance.frame import Frame, identify
+from appliance.frame import Frame, Identity, identify
 from appliance.images import ImageStore
 from appliance.pipeline import judge
+from appliance.put_away import places_of
 from appliance.reading import UNREAD
 from appliance.sandbox import Sandbox
 from appliance.settings import Settings
+from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines import Inspector
 
 DECODE_AHEAD = 3
+CHUNK = 1000  # frames of the log looked at together
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A file to screen: a folder and the path below it, which says product and lot."""
+    """A file to screen.
+
+    Attributes:
+        root: a folder.
+        relative: path below it, which says product and lot.
+        archived: frame of the log that it was put away as, whatever it is called now; None: a new one.
+    """
 
     root: Path
     relative: str
+    archived: Row | None = None
 
 
 def find_targets(paths: Sequence[Path]) -> list[Target]:
@@ -53,6 +64,47 @@ def find_targets(paths: Sequence[Path]) -> list[Target]:
     return targets
 
 
+@dataclass(slots=True)
+class Archive:
+    """The frames in done/ that a bundle has not judged.
+
+    Attributes:
+        place: the station.
+        log: of the station.
+        bundle: identity.
+        product, lot: only these; None: all.
+        gone: how many of the frames looked at have no file any more.
+    """
+
+    place: Station
+    log: VerdictLog
+    bundle: str
+    product: str | None = None
+    lot: str | None = None
+    gone: int = 0
+
+    def __len__(self) -> int:
+        return self.log.count_frames_without(self.bundle, product=self.product, lot=self.lot)
+
+    def targets(self) -> Iterator[Target]:
+        """Those whose file is there, oldest first."""
+        last = 0
+        while rows := self.log.frames_without(self.bundle, after=last, product=self.product, lot=self.lot, limit=CHUNK):
+            for row in rows:
+                if (target := self._target(row)) is None:
+                    self.gone += 1
+                else:
+                    yield target
+            last = rows[-1]["id"]
+
+    def _target(self, row: Row) -> Target | None:
+        for path in places_of(self.place.done, row["path"], row["sha256"]):
+            # A name may have been taken by another file: of another size in most cases, and the hash is looked at when it is read.
+            if path.is_file() and path.stat().st_size == row["file_bytes"]:
+                return Target(self.place.done, path.relative_to(self.place.done).as_posix(), archived=row)
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class OneShot:
     """Screens targets with one inspector.
@@ -69,17 +121,22 @@ class OneShot:
     log: VerdictLog | None = None
     images: ImageStore | None = None
 
-    def screen(self, targets: Sequence[Target]) -> Iterator[Row]:
-        """One row a target, in order; decoding runs ahead of inference. A file that went meanwhile is RETEST."""
-        waiting = deque(targets)
+    def screen(self, targets: Iterable[Target]) -> Iterator[Row]:
+        """One row a target, in order; decoding runs ahead of inference.
+
+        A file that went meanwhile is RETEST; an archived one that went, or is another one, has no row.
+        """
+        waiting = iter(targets)
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
         with closing(Sandbox(self.settings)) as sandbox:
-            while waiting or decoding:
-                while waiting and len(decoding) < max(DECODE_AHEAD, 2 * self.inspector.batch):
-                    target = waiting.popleft()
+            while True:
+                for target in islice(waiting, max(DECODE_AHEAD, 2 * self.inspector.batch) - len(decoding)):
                     decoding.append((target, sandbox.submit(target.root, target.relative)))
+                if not decoding:
+                    return
                 count = min(self.inspector.batch, len(decoding))
-                yield from self._screen([_result(*decoding.popleft()) for _ in range(count)])
+                read = [_result(*decoding.popleft()) for _ in range(count)]
+                yield from self._screen([frame for frame in read if frame is not None])
 
     def _screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
         own, log = self.inspector.bundle, self.log
@@ -101,9 +158,20 @@ class OneShot:
             yield decided
 
 
-def _result(target: Target, decoded: Future[Frame]) -> Frame:
+def _result(target: Target, decoded: Future[Frame]) -> Frame | None:
+    """The frame; None where an archived file holds another one now."""
     try:
-        return decoded.result()
+        frame = decoded.result()
+        row = target.archived
+        if row is None:
+            return frame
+        die = None if row["die_x"] is None else (row["die_x"], row["die_y"])
+        known = Identity(
+            path=row["path"], product=row["product"], lot=row["lot"], name=row["name"], wafer=row["wafer"], die=die
+        )
+        return replace(frame, identity=known) if frame.sha256 == row["sha256"] else None
     except FrameVanishedError as error:
+        if target.archived is not None:
+            return None
         identity = identify(target.relative)
         return Frame(identity=identity, sha256=UNREAD, file_bytes=0, raw=None, unreadable=str(error), decode_ms=0.0)

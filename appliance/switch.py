@@ -23,7 +23,10 @@ def check_identity(chosen: Bundle, activation: Row) -> None:
         BundleError: the folder holds another one now.
     """
     if chosen.identity != activation["identity"]:
-        raise BundleError(f"{activation['folder']}: holds {chosen.identity}, {activation['identity']} was activated")
+        raise BundleError(
+            f"{activation['folder']}: holds {chosen.identity}, {activation['identity']} was activated; "
+            f"`umbra bundle activate {activation['folder']}` lets the one that is there through the golden gate"
+        )
 
 
 class BundleSwitch:
@@ -42,37 +45,61 @@ class BundleSwitch:
         self._building: Future[Inspector] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="build")
         self._refused: str | None = None
+        self._unwritten: Row | None = None  # refused, which the log does not say yet
 
     def poll(self, log: VerdictLog) -> Inspector | None:
-        """A new inspector, through the golden gate, once it is there; None else. A bundle that fails changes nothing."""
-        if self._building is None:
-            newest = log.activation()
-            if newest is None or newest["id"] == self._handled:
-                return None
+        """A new inspector, through the golden gate, once it is there; None else. A bundle that fails changes nothing.
+
+        Raises:
+            NotNowError: a refusal cannot be written down for now; the next poll tries again.
+        """
+        if self._unwritten is not None:
+            self._write_down(log, self._unwritten)
+        elif self._building is None:
+            self._begin(log)
+        elif self._building.done():
+            return self._built(log)
+        return None
+
+    def _begin(self, log: VerdictLog) -> None:
+        """Build the engines of an activation that is new."""
+        newest = log.activation()
+        if newest is not None and newest["id"] != self._handled:
             self._seen, self._refused, self._handled = newest, None, newest["id"]
             self._building = self._pool.submit(self._build, newest)
-            return None
-        if not self._building.done():
-            return None
-        building, self._building = self._building, None
+
+    def _built(self, log: VerdictLog) -> Inspector | None:
+        """What was built; None where it was refused, or another one was activated meanwhile: then that one counts."""
         newest = log.activation()
+        building, self._building = self._building, None
+        if building is None or self._seen is None:
+            return None
         if newest is not None and newest["id"] != self._handled:
             if building.exception() is None:
                 building.result().close()
-            return None  # another one was activated meanwhile: that one counts
+            return None
         try:
             inspector = building.result()
         except (EngineError, OSError) as error:
-            self._refused = str(error)
-            log.add_event(events.BUNDLE_REFUSED, reason=self._refused)
+            self._refused, self._unwritten = str(error), self._seen
             _log.error(events.BUNDLE_REFUSED, reason=self._refused)
-            self._handled = self._go_back(log)
+            self._write_down(log, self._seen)
             return None
         self._in_use = self._seen
         return inspector
 
-    def _go_back(self, log: VerdictLog) -> int | None:
-        """Write down that the bundle in use is the active one again: the next screener must not begin with a refused one."""
+    def _write_down(self, log: VerdictLog, refused: Row) -> None:
+        """That a bundle was refused, and that the one in use is the active one again: no screener must begin with a refused one."""
+        newest = log.newest_event(events.BUNDLE_REFUSED)
+        if newest is None or newest["detail"].get("activation") != refused["id"]:
+            log.add_event(
+                events.BUNDLE_REFUSED, activation=refused["id"], identity=refused["identity"], reason=self._refused
+            )
+        self._handled = self._go_back(log)
+        self._unwritten = None
+
+    def _go_back(self, log: VerdictLog) -> int:
+        """Make the bundle in use the active one again; the activation's number."""
         if self._in_use is not None:
             identity, folder = self._in_use["identity"], self._in_use["folder"]
         else:

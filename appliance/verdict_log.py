@@ -20,6 +20,10 @@ _VERDICT_ROW = f"{_ROW} FROM verdicts v JOIN frames f ON f.id = v.frame_id"
 _ONE_BY_ONE = (
     "FROM verdicts v NOT INDEXED CROSS JOIN frames f ON f.id = v.frame_id"  # in this order, whatever SQLite thinks
 )
+_WITHOUT = (
+    "width IS NOT NULL AND (? IS NULL OR product = ?) AND (? IS NULL OR lot = ?) "
+    "AND NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.frame_id = f.id AND v.bundle = ?)"
+)
 _FRAME_COLUMNS = ("path", "sha256", "name", "product", "lot", "wafer", "die_x", "die_y")
 
 
@@ -77,6 +81,12 @@ class VerdictLog(LabelLog):
         """One verdict by its number."""
         rows = self.select(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
         return rows[0] if rows else None
+
+    def verdict_before(self, row: Mapping[str, Any]) -> str:
+        """What the frame of a verdict was judged before it by another bundle: PASS, FAIL, RETEST, or "nothing"."""
+        sql = "SELECT verdict FROM verdicts WHERE frame_id = ? AND seq < ? ORDER BY seq DESC LIMIT 1"
+        rows = self.select(sql, (row["frame_id"], row["seq"]))
+        return str(rows[0]["verdict"]) if rows else "nothing"
 
     def verdicts(
         self, where: str = "1", values: Sequence[Any] = (), *, limit: int = 1000, newest: bool = False
@@ -148,9 +158,33 @@ class VerdictLog(LabelLog):
         return self._number(sql)
 
     def newest_measured(self) -> Row | None:
-        """The newest verdict whose unseen map was measured."""
-        rows = self.verdicts("v.histogram IS NOT NULL", limit=1, newest=True)
-        return rows[0] if rows else None
+        """The newest verdict that measured an unseen map: by the active bundle; where it has none, on the line; else any."""
+        activation = self.activation()
+        for where, values in (
+            ("v.bundle = ?", [activation["identity"] if activation else ""]), ("v.origin = 'inbox'", []), ("1", []),
+        ):  # fmt: skip
+            if rows := self.verdicts(f"v.histogram IS NOT NULL AND {where}", values, limit=1, newest=True):
+                return rows[0]
+        return None
+
+    def measured_by_others(self, bundle: str) -> int:
+        """How many frames have an unseen map, but none that this bundle measured."""
+        return self._number(
+            "SELECT COUNT(DISTINCT frame_id) FROM verdicts WHERE histogram IS NOT NULL AND frame_id NOT IN "
+            "(SELECT frame_id FROM verdicts WHERE bundle = ? AND histogram IS NOT NULL)", (bundle,)
+        )  # fmt: skip
+
+    def frames_without(
+        self, bundle: str, *, after: int, limit: int, product: str | None = None, lot: str | None = None
+    ) -> list[Row]:
+        """Frames with larger numbers that could be read and that a bundle has not judged, oldest first."""
+        sql = f"SELECT * FROM frames f WHERE id > ? AND {_WITHOUT} ORDER BY id LIMIT ?"  # noqa: S608  (constants)
+        return self.select(sql, (after, product, product, lot, lot, bundle, limit))
+
+    def count_frames_without(self, bundle: str, *, product: str | None = None, lot: str | None = None) -> int:
+        """How many there are of them."""
+        sql = f"SELECT COUNT(*) FROM frames f WHERE {_WITHOUT}"  # noqa: S608  (constants)
+        return self._number(sql, (product, product, lot, lot, bundle))
 
     def counts(self, *, after: int = 0, up_to: int = LARGEST_SEQ) -> dict[str, int]:
         """How many of each verdict, of those numbered above `after` and up to `up_to`."""
@@ -221,9 +255,13 @@ class VerdictLog(LabelLog):
         return rows[0] if rows else None
 
     def activation_before(self) -> Row | None:
-        """The newest activation of another bundle than the active one."""
-        newest = "(SELECT identity FROM bundles ORDER BY id DESC LIMIT 1)"
-        rows = self.select(f"SELECT * FROM bundles WHERE identity <> {newest} ORDER BY id DESC LIMIT 1", ())  # noqa: S608
+        """The newest activation of another bundle than the active one that no screener refused."""
+        rows = self.select("""
+            SELECT * FROM bundles WHERE identity <> (SELECT identity FROM bundles ORDER BY id DESC LIMIT 1) AND id NOT IN (
+                SELECT json_extract(detail, '$.activation') FROM events
+                WHERE kind = 'bundle.refused' AND json_extract(detail, '$.activation') IS NOT NULL
+            ) ORDER BY id DESC LIMIT 1
+        """)
         return rows[0] if rows else None
 
     def active_bundle(self) -> str | None:
@@ -286,7 +324,7 @@ class VerdictLog(LabelLog):
         return bool(self.select("SELECT 1 FROM verdicts WHERE decided_at < ? AND seq > ? LIMIT 1", (before, after)))
 
     def forget(self, before: str, *, chunk: int, up_to: int = LARGEST_SEQ) -> int:
-        """Delete verdicts decided before a time, and frames that have no other; those that anybody labeled or rates stay.
+        """Delete verdicts decided before a time, and frames that have no other; those that a person labeled or rates stay.
 
         Args:
             before: time as verdicts carry it; written down first, since the log refuses to delete anything younger.
@@ -298,22 +336,29 @@ class VerdictLog(LabelLog):
         """
         due = ("SELECT v.seq, v.frame_id FROM verdicts v JOIN frames f ON f.id = v.frame_id "
                "WHERE v.decided_at < ? AND f.first_seen_at < ? AND v.seq <= ? "
-               "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id) "
+               "AND NOT EXISTS (SELECT 1 FROM labels l WHERE l.frame_id = v.frame_id AND "
+               "(l.origin <> 'proposal' OR l.id IN (SELECT label_id FROM retractions))) "
                "AND NOT EXISTS (SELECT 1 FROM rating_frames r WHERE r.frame_id = v.frame_id) LIMIT ?")  # fmt: skip
         gone = 0
         if not self.select(due, (before, before, up_to, 1)):
             return gone
         self._set_horizon(before)
-        while rows := self.select(due, (before, before, up_to, chunk)):
-            with self.transaction() as db:
-                db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
-                db.executemany(
-                    "DELETE FROM frames WHERE id = ? AND NOT EXISTS (SELECT 1 FROM verdicts WHERE frame_id = frames.id)",
-                    [(row["frame_id"],) for row in rows],
-                )
-            gone += len(rows)
+        while rows := self._forget_some(due, (before, before, up_to, chunk)):
+            gone += rows
         self._set_horizon(before)  # whoever counted meanwhile counts again
         return gone
+
+    def _forget_some(self, due: str, values: Sequence[Any]) -> int:
+        """Delete the verdicts that a question finds, and their frames with what was proposed for them; how many."""
+        with self.transaction() as db:  # the question, too: nobody labels a frame between it and the end of the frame
+            rows = self.select(due, values)
+            db.executemany("DELETE FROM verdicts WHERE seq = ?", [(row["seq"],) for row in rows])
+            for table, frame in (("labels", "labels.frame_id"), ("frames", "frames.id")):
+                db.executemany(
+                    f"DELETE FROM {table} WHERE {frame} = ? AND NOT EXISTS (SELECT 1 FROM verdicts v WHERE v.frame_id = {frame})",  # noqa: S608
+                    [(row["frame_id"],) for row in rows],
+                )
+        return len(rows)
 
     def _set_horizon(self, before: str) -> None:
         with self.transaction() as db:

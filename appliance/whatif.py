@@ -91,7 +91,7 @@ def _unseen_what_if(
     place: Station, log: VerdictLog, *, t: float | None, alpha: float | None, product: str | None, lot: str | None,
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """M_thresh at another t and M_alpha at another alpha over all frames of the newest bundle, from their histograms alone.
+    """M_thresh at another t and M_alpha at another alpha over all frames of one bundle, as rank, from their histograms alone.
 
     Each number is [at least, at most]; both are the same where t is a multiple of 1/256, or t and alpha are the bundle's own.
     """

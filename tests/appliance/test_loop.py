@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import shutil
 from dataclasses import replace
@@ -14,9 +15,13 @@ import pytest
 
 pytest.importorskip("torch")
 
+from appliance.errors import ApplianceError
 from appliance.label_set import label_set, teaches
 from appliance.labels import Label, Origin
+from appliance.log import BUNDLE_REFUSED
+from appliance.loop import TRAINED
 from appliance.put_away import places_of
+from appliance.retrain import Retraining, retrain
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines.classes import CLASSES
@@ -104,6 +109,13 @@ def test_the_loop_goes_round(screened: tuple[Path, list[dict[str, str]]], statio
         assert (second.folder / file).read_bytes() == (starter.folder / file).read_bytes()
     assert (second.folder / "unseen.onnx").read_bytes() != (starter.folder / "unseen.onnx").read_bytes()
 
+    assert list((station / "loop" / "second").glob("labels-*")) == []
+    golden = second.folder / "golden.json"
+    kept = golden.read_bytes()
+    golden.write_bytes(kept + b" ")
+    umbra("bundle", "activate", "second", "--station", station, expect=1)
+    assert status(station)["next"] == "activate"  # what cannot be read is no bundle; nothing refused it
+    golden.write_bytes(kept)
     umbra("bundle", "activate", "second", "--station", station)
     assert (status(station)["bundle"], status(station)["next"]) == (identity, "label")
     umbra("bundle", "rollback", "--station", station)
@@ -117,6 +129,64 @@ def test_the_loop_goes_round(screened: tuple[Path, list[dict[str, str]]], statio
     assert "bundle name 'my bundle'" in named.stderr
     again = umbra("loop", "train", "--name", "second", "--preset", "smoke", "--station", station, expect=1)
     assert "a bundle of this name already" in again.stderr
+
+
+def test_what_to_do_next_follows_what_is_there(station: Path) -> None:
+    place = Station.open(station)
+    log = VerdictLog(place.database)
+    frames = [row["frame_id"] for row in log.verdicts("v.histogram IS NOT NULL", limit=12)]
+    log.add_labels([(frame_id, OK) for frame_id in frames])
+    assert (status(station)["new"], status(station)["next"]) == (12, "train")
+    (place.bundles / "second").mkdir(parents=True)
+    log.add_event(TRAINED, identity="second@1", at="2026-06-01T00:00:00.000Z", last_label=log.state_of_labels()[0])
+    assert (status(station)["new"], status(station)["next"]) == (0, "activate")
+    log.add_event(BUNDLE_REFUSED, identity="second@1", reason="golden scores differ")
+    assert status(station)["next"] == "label"
+    log.add_event(TRAINED, identity="third@1", at="2026-06-01T00:00:00.000Z", last_label=log.state_of_labels()[0])
+    assert status(station)["next"] == "label"  # it has no folder
+    log.add_labels(
+        [(frame_id, replace(OK, who="ann", at="2025-01-01")) for frame_id in frames]
+    )  # said before, stored now
+    assert (status(station)["new"], status(station)["next"]) == (12, "train")
+
+
+def test_labels_that_come_between_begin_a_training_anew(station: Path) -> None:
+    place = Station.open(station)
+    log = VerdictLog(place.database)
+    frames = [row["frame_id"] for row in log.verdicts("v.histogram IS NOT NULL AND v.class = 'OK'", limit=9)]
+    log.add_labels([(frame_id, SPOT) for frame_id in frames[:8]])
+    some = label_set(place, log, "unseen", StretchParams()).training
+    simulated = some, some
+    wanted = Retraining(name="third", preset="smoke")
+    lines: list[str] = []
+
+    def stop_after_the_first(line: str) -> None:
+        lines.append(line)
+        if "stage" in line or "step" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrain(place, log, place.load_bundle("starter"), wanted, simulated, report=stop_after_the_first)
+    [begun] = (station / "loop" / "third").glob("labels-*")
+    log.add_labels([(frames[8], SPOT)])
+    with pytest.raises(KeyboardInterrupt):
+        retrain(place, log, place.load_bundle("starter"), wanted, simulated, report=stop_after_the_first)
+    [anew] = (station / "loop" / "third").glob("labels-*")
+    assert anew != begun
+
+
+def test_one_process_trains_a_bundle(station: Path) -> None:
+    place = Station.open(station)
+    folder = station / "loop" / "third"
+    folder.mkdir(parents=True)
+    with (
+        (folder / ".lock").open("w") as lock,
+        pytest.raises(ApplianceError, match="is being trained by another process"),
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        log = VerdictLog(place.database)
+        none = label_set(place, log, "unseen", StretchParams()).training
+        retrain(place, log, place.load_bundle("starter"), Retraining(name="third"), (none, none), report=print)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +226,19 @@ def test_labels_become_images(station: Path) -> None:
     np.testing.assert_array_equal(again.validation.images, found.validation.images)
 
 
-def test_without_pictures_the_archived_frames_are_stretched_anew(station: Path, screened: tuple[Path, object]) -> None:
+@pytest.mark.parametrize("damage", [None, b"", b"no database at all" * 1000])
+def test_without_pictures_the_archived_frames_are_stretched_anew(
+    station: Path, screened: tuple[Path, object], damage: bytes | None
+) -> None:
     place = Station.open(station)
     log = VerdictLog(place.database)
     first, second = log.verdicts("v.histogram IS NOT NULL AND v.class = 'OK'", limit=2)
     log.add_labels([(row["frame_id"], OK) for row in (first, second)])
     kept = label_set(place, log, "unseen", StretchParams())
-    place.images.unlink()
+    if damage is None:
+        place.images.unlink()
+    else:
+        place.images.write_bytes(damage)
     lost = label_set(place, log, "unseen", StretchParams())
     assert (len(lost.training) + len(lost.validation), lost.lost) == (0, 2)  # `screen` moves nothing into done/
     (place.done / first["path"]).parent.mkdir(parents=True)

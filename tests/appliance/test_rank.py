@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -202,6 +204,48 @@ def test_what_is_unseen_is_described_where_it_is() -> None:
 def test_frames_of_one_bundle_compete(station: Station, log: VerdictLog) -> None:
     record(log, ImageStore(station.images), 1, "b@2")
     assert order(station, log) == [1]
+
+
+def test_the_frames_of_the_active_bundle_compete_and_the_others_are_told_of(station: Station, log: VerdictLog) -> None:
+    log.add_bundle("b@1", "b", who="jo")
+    record(log, ImageStore(station.images), 1, "b@2")  # somebody tried another one
+    assert order(station, log) == [2, 4, 1, 3, 6, 5]
+    assert "only other bundles" not in umbra("rank", "--station", station.root).stderr
+    log.add_bundle("b@2", "b", who="jo")
+    assert order(station, log) == [1]
+    told = " ".join(umbra("rank", "--station", station.root).stderr.split())
+    assert "5 frames are not in this order, since only other bundles measured them: umbra rescreen" in told
+    log.add_labels([(1, LABEL)])
+    told = " ".join(umbra("loop", "next", "--station", station.root, expect=1).stderr.split())
+    assert "no frame is left to label; 5 frames are not in this order" in told
+    log.add_bundle("b@3", "b", who="jo")  # it measured nothing yet
+    assert order(station, log, labeled=True) == [1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"\x89PNG\r\n\x1a\n torn"])
+def test_a_damaged_picture_is_none(station: Station, log: VerdictLog, damage: bytes) -> None:
+    with closing(sqlite3.connect(station.images)) as store, store:
+        store.execute("UPDATE images SET image = ?, unseen = ?", (damage, damage))
+    assert sorted(order(station, log, diverse=True)) == [1, 2, 3, 4, 5, 6]
+    assert (
+        "no picture is kept"
+        in umbra("overlay", "4", "--out", station.root / "x.png", "--station", station.root, expect=1).stderr
+    )
+    umbra("loop", "next", "--out", station.root / "next", "--no-diverse", "--station", station.root)
+    assert [task["data"]["image"] for task in json.loads((station.root / "next" / "tasks.json").read_text())] == [
+        None
+    ] * 6
+    with api_of(station) as http:
+        for name in ("image.png", "unseen.png"):
+            assert http.get(f"/v1/frames/4/{name}").status_code == 404
+
+
+def test_columns_that_cannot_be_kept_are_told_of(station: Station, log: VerdictLog) -> None:
+    station.columns.write_text("a file in their place")
+    assert "columns of the log" in umbra("rank", "--station", station.root, expect=1).stderr
+    with api_of(station) as http:
+        for question in ("rank", "whatif?t=0.5"):
+            assert http.get(f"/v1/{question}").status_code == 503
 
 
 def test_an_empty_station_has_nothing_to_label(station: Station) -> None:

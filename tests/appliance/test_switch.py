@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from appliance.errors import NotNowError
+from appliance.log import BUNDLE_REFUSED
 from appliance.station import Station
+from appliance.switch import BundleSwitch
 from appliance.verdict_log import VerdictLog
 from engines import Bundle
 from engines.bundle import file_sha256, load
@@ -114,6 +117,53 @@ def test_a_bundle_repacked_under_the_same_name_is_not_the_one_to_go_back_to(stat
     toml.write_text(toml.read_text() + "# packed anew\n")
     refused = umbra("bundle", "rollback", "--station", station.root, expect=1).stderr
     assert f"{other} was activated" in " ".join(refused.split())
+
+
+def test_nobody_goes_back_to_a_bundle_that_was_refused(station: Station) -> None:
+    log = VerdictLog(station.database)
+    log.add_bundle("a@1", "a", who="jo")
+    log.add_bundle("b@1", "b", who="jo")
+    refused = log.add_bundle("c@1", "c", who="jo")
+    log.add_event(BUNDLE_REFUSED, activation=refused, identity="c@1", reason="golden scores differ")
+    log.add_bundle("b@1", "b", who="the screener")
+    before = log.activation_before()
+    assert before is not None
+    assert before["identity"] == "a@1"
+
+
+def test_a_refusal_that_cannot_be_written_down_is_written_down_later(
+    station: Station, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_network(station.bundles / "other")
+    log = VerdictLog(station.database)
+    log.add_bundle("starter@1", "starter", who="jo")
+    switch = BundleSwitch(station, log.activation())
+    log.add_bundle(other, "other", who="somebody who went round the gate")
+
+    def held(kind: str, **detail: object) -> None:
+        raise NotNowError("another process holds the log")
+
+    with monkeypatch.context() as patched, pytest.raises(NotNowError):
+        patched.setattr(log, "add_event", held)
+        wait_until(lambda: switch.poll(log), "the refusal")
+    assert log.active_bundle() == "other"
+    assert switch.poll(log) is None
+    assert log.active_bundle() == "starter"
+    [event] = log.events(BUNDLE_REFUSED)
+    assert (event["detail"]["activation"], event["detail"]["identity"]) == (2, other)
+    assert switch.poll(log) is None  # and once
+    assert len(log.events(BUNDLE_REFUSED)) == 1
+    switch.close()
+
+
+def test_a_screener_does_not_begin_with_another_bundle_of_the_name(station: Station, other: str) -> None:
+    umbra("bundle", "activate", "other", "--station", station.root)
+    toml = station.bundles / "other" / "bundle.toml"
+    toml.write_text(toml.read_text() + "# packed anew\n")
+    started = Daemon(station, api=False)
+    assert started.wait_ended() == 1
+    told = started.log.read_text()
+    assert f"{other} was activated; `umbra bundle activate other` lets the one that is there" in told
 
 
 def test_a_frame_whose_screener_died_before_moving_it_keeps_its_verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from appliance import log_file
 from appliance.decide import decide
 from appliance.errors import OutOfServiceError, RefusedError
+from appliance.labels import Label, Origin
 from appliance.mounts import file_system_of
 from appliance.verdict import Row, document, verdict_row
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
@@ -192,3 +194,19 @@ def test_a_question_takes_as_long_in_a_long_log(
         long_log.numbers(where, values, limit=20, newest=newest, ranged=ranged)
         long_log.database.conn.set_progress_handler(None, 0)
         assert steps <= 5000
+
+
+def test_what_was_only_proposed_goes_with_its_frame(log: VerdictLog) -> None:
+    for number in range(1, 5):
+        log.record(frame(), row_of(f"P/L/{number}.tif", f"{number:064d}"))
+    said = Label(class_name="OK", who="jo", at="2026-01-01T00:00:00.000Z")
+    proposed = replace(said, origin=Origin.PROPOSAL, who="b@1")
+    log.add_labels([(1, proposed), (2, proposed), (2, said), (3, said), (4, proposed)])
+    log.retract_label(3, who="jo")  # of frame 2
+    log.retract_label(5, who="jo")  # of frame 4: a person spoke of it
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        log.database.conn.execute("DELETE FROM labels")
+    assert log.forget("2999-01-01T00:00:00.000Z", chunk=2) == 1
+    assert {row["frame_id"] for row in log.verdicts()} == {2, 3, 4}
+    assert set(log.labels(taken_back=True)) == {2, 3, 4}
+    assert log.add_labels([(2, replace(said, note="again"))])[0].id == 6  # numbers are not given twice
