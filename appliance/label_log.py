@@ -70,7 +70,12 @@ class LabelLog(LogFile):
                 if frame_id not in frames:
                     frames[frame_id] = _OfFrame.of(self._label_rows(frame_id), renames)
                 of = frames[frame_id]
-                stored.append(of.add(db, frame_id, replace(label, at=max(label.at, of.newest)) if said_now else label))
+                if said_now:
+                    given = replace(label, at=max(label.at, of.newest))
+                    of.forget_what_was_taken_back(given)
+                    stored.append(of.add(db, frame_id, given))
+                else:
+                    stored.append(of.add(db, frame_id, label))
             return stored
 
     def frames_people_labeled(self, *, after: int = 0) -> list[int]:
@@ -133,6 +138,11 @@ class _OfFrame:
         """Of rows of labels."""
         newest = max((in_order(row["at"]) for row in rows), default="")
         return cls(contents(rows, renames), {row["id"] for row in rows if row["retracted"]}, newest)
+
+    def forget_what_was_taken_back(self, label: Label) -> None:
+        """Whoever says again what was taken back means it."""
+        if self.known.get(label.content) in self.taken_back:
+            del self.known[label.content]
 
     def add(self, db: sqlite3.Connection, frame_id: int, label: Label) -> Stored:
         """Append a label, where it is new, and that it was taken back, where that is."""

@@ -202,14 +202,10 @@ def import_labels(
 
 def _frame_of(log: VerdictLog, one: Incoming) -> Row:
     """The frame of the log that a file means: by its bytes where it has them, else as frame_named."""
-    try:
-        path = checked_text(one.path)
-    except ValueError as error:
-        raise LabelError(f"no name of a frame: {error}") from error
     if one.sha256 is None:
-        return frame_named(log, path)
-    rows = log.frames("sha256 = ?", [one.sha256])
-    here = [row for row in rows if row["path"] == path]
+        return frame_named(log, one.path)
+    rows = log.frames("sha256 = ?", [_text(one.sha256)])
+    here = [row for row in rows if row["path"] == one.path]
     if here or not rows or one.sha256 == UNREAD:  # no bytes were read of those: they are not the same file
         if not here:
             raise LabelError("no such frame in the log")
@@ -223,12 +219,19 @@ def frame_named(log: VerdictLog, path: str) -> Row:
     Raises:
         LabelError: there is none, or more than one of this name.
     """
-    if rows := log.frames("path = ?", [path]):
+    if rows := log.frames("path = ?", [_text(path)]):
         return rows[0]
     rows = log.frames("name = ?", [PurePosixPath(path).name])
     if not rows:
         raise LabelError("no such frame in the log")
     return _only(rows, "have this name")
+
+
+def _text(of_frame: str) -> str:
+    try:
+        return checked_text(of_frame)
+    except ValueError as error:
+        raise LabelError(f"no name of a frame: {error}") from error
 
 
 def _only(rows: Sequence[Row], what: str) -> Row:

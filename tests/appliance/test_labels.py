@@ -70,6 +70,9 @@ def test_a_label_that_was_taken_back_stays_and_says_nothing(log: VerdictLog) -> 
     [again] = log.add_labels([(1, JO)])
     assert (again.id, again.new) == (1, False)
     assert log.labels() == {}
+    [meant] = log.add_labels([(1, JO)], said_now=True)  # once more, in the same millisecond
+    assert (meant.id, meant.new) == (2, True)
+    assert standing(log.labels(1)[1]).label is not None
 
 
 def test_a_correction_holds_and_what_was_said_before_stays(log: VerdictLog) -> None:
