@@ -315,4 +315,5 @@ STRATEGIES: dict[str, Callable[[Bench, Sequence[int]], list[int]]] = {
     "rois": _by_unseen("rois"),
     "balanced": _by_unseen("balanced"),
     "balanced diverse": _by_unseen("balanced", unlike=True),
+    "rois diverse": _by_unseen("rois", unlike=True),
 }  # fmt: skip
