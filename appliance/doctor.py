@@ -21,6 +21,7 @@ from appliance.formats import write_frame
 from appliance.mounts import NETWORK_FILE_SYSTEMS, file_system_of
 from appliance.sandbox import Sandbox
 from appliance.station import Station
+from appliance.switch import check_identity
 from appliance.verdict_log import VerdictLog
 from engines import EngineError, Target, gpu, gpu_state
 from engines.build import build_inspector, check_golden
@@ -143,7 +144,10 @@ def _decoders(station: Station) -> Check:
 
 def _engines(station: Station, bundle: str | None) -> Check:
     try:
-        chosen = station.load_bundle(bundle, active=station.active_bundle())
+        activation = None if bundle else station.activation()
+        chosen = station.load_bundle(bundle, active=activation["folder"] if activation else None)
+        if activation is not None:
+            check_identity(chosen, activation)
         if station.engine.target is not Target.OPENVINO and not gpu.built(chosen, station.engine, station.engines):
             return Check(
                 "engines", None, f"{chosen.identity}: not built for {station.engine.target}", "`umbra engines build`"
@@ -151,7 +155,7 @@ def _engines(station: Station, bundle: str | None) -> Check:
         with closing(build_inspector(chosen, station.engine, cache=station.engines)) as inspector:
             gate = check_golden(inspector)
     except EngineError as error:
-        return Check("engines", False, str(error), "reinstall the bundle")
+        return Check("engines", False, str(error), "reinstall the bundle, or activate another one")
     except ApplianceError as error:  # the log, which says what is active, cannot be read
         return Check("engines", None, f"which bundle is active cannot be told: {error}", "mend the database first")
     found = f"{chosen.identity} on {inspector.engine}: {gate.frames} golden frames within {gate.score_difference:.4f}"

@@ -128,12 +128,17 @@ class Station:
 
     def active_bundle(self) -> str | None:
         """The bundle activated last, as the log names it; None where none ever was."""
+        activation = self.activation()
+        return activation["folder"] if activation else None
+
+    def activation(self) -> dict[str, Any] | None:
+        """The newest activation: identity and folder of the bundle, who, and at; None where there is none."""
         from appliance.verdict_log import VerdictLog
 
         if not self.database.exists():
             return None
         with closing(VerdictLog(self.database, readonly=True)) as log:
-            return log.active_bundle()
+            return log.activation()
 
     def reference_of(self, chosen: Bundle) -> str:
         """How the log names a bundle, so that it is found again: by name where shipped or brought here, else by path."""

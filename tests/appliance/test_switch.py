@@ -160,6 +160,7 @@ def test_a_screener_does_not_begin_with_another_bundle_of_the_name(station: Stat
     umbra("bundle", "activate", "other", "--station", station.root)
     toml = station.bundles / "other" / "bundle.toml"
     toml.write_text(toml.read_text() + "# packed anew\n")
+    assert f"{other} was activated" in " ".join(umbra("doctor", "--station", station.root, expect=1).stdout.split())
     started = Daemon(station, api=False)
     assert started.wait_ended() == 1
     told = started.log.read_text()
