@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="only print the results as tables")
     arguments = parser.parse_args()
     if arguments.tables:
-        print(markdown(json.loads(RESULT_FILE.read_text())["summary"], OURS))
+        print(markdown(summary(json.loads(RESULT_FILE.read_text())["trials"]), OURS))
         return
     cv2.setNumThreads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def main() -> None:
             with results_of(RESULT_FILE) as kept:
                 others = kept["trials"] if kept.get("code") == code else {}
                 trials = dict(sorted({**others, f"{name} {seed}": found | {"machine": machine()}}.items()))
-                kept |= {"code": code, "summary": summary(trials), "trials": trials}
+                kept |= {"code": code, "trials": trials}
             print(name, seed, {s: round(row["f1"], 3) for s, row in found["table"].items()}, flush=True)
 
 

@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,6 +103,30 @@ def digest_of(*modules: ModuleType) -> str:
     return found.hexdigest()[:8]
 
 
+def as_json(results: Mapping[str, Any]) -> str:
+    """Results as they are kept: numbers to four significant digits, one line for each entry of the two outer levels."""
+
+    def line(value: object) -> str:
+        return json.dumps(_rounded(value), separators=(",", ":"))
+
+    def block(entries: Mapping[str, Any], indent: str, one: Callable[[object], str]) -> str:
+        inner = ",\n".join(f"{indent} {json.dumps(key)}: {one(value)}" for key, value in entries.items())
+        return f"{{\n{inner}\n{indent}}}"
+
+    def entry(value: object) -> str:
+        return block(value, " ", line) if isinstance(value, Mapping) and value else line(value)
+
+    return block(results, "", entry) + "\n"
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 @contextmanager
 def results_of(path: Path) -> Iterator[dict[str, Any]]:
     """What a results file holds, to be changed in place and written again; other processes wait meanwhile."""
@@ -112,7 +136,7 @@ def results_of(path: Path) -> Iterator[dict[str, Any]]:
         found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         yield found
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(found, indent=1) + "\n")
+        temporary.write_text(as_json(found))
         temporary.replace(path)
     finally:
         os.close(folder)
@@ -144,5 +168,5 @@ def save(reports: list[Report], file: str) -> Path:
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "benchmarks": [asdict(r) for r in reports],
     }
-    path.write_text(json.dumps(body, indent=1) + "\n")
+    path.write_text(as_json(body))
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sqlite3
 import subprocess
@@ -18,7 +17,7 @@ from statistics import fmean
 import numpy as np
 
 from appliance.station import Station
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, as_json, machine
 from benchmarks.line.feeding import Kinds, station_at, verdicts_of
 
 FRAMES = 100_000
@@ -191,8 +190,8 @@ def main() -> None:
         samples = soak(Path(folder), frames=chosen.frames)
     told = growth(samples)
     body = {"machine": machine(), "frames": chosen.frames, "seconds": samples[-1].s, "growth": told,
-            "samples": [asdict(s) for s in samples]}  # fmt: skip
-    chosen.out.write_text(json.dumps(body) + "\n")
+            "samples": {name: [getattr(s, name) for s in samples] for name in asdict(samples[0])}}  # fmt: skip
+    chosen.out.write_text(as_json(body))
     draw(samples, chosen.picture)
     too_much = {name: value for name, value in told.items() if value > MOST_GROWTH[name]}
     print(

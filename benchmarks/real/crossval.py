@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, as_json, machine
 from engines.training.evaluate import wilson
 
 HERE = Path(__file__).parent
@@ -82,7 +82,7 @@ def main() -> None:
                 kept[fold] = {key: report[key] for key in KEPT} | {"machine": machine(), "at": at}
                 folds = dict(sorted((folds_of(name) | {fold: kept[fold]}).items()))
                 sets = saved() | {name: {**summary(list(folds.values())), "folds": folds}}
-                RESULT_FILE.write_text(json.dumps({"sets": sets}, indent=1) + "\n")
+                RESULT_FILE.write_text(as_json({"sets": sets}))
             print(name, fold, {key: kept[fold][key] for key in ("n", "class_accuracy", "accuracy", "mae")}, flush=True)
         print(name, summary(list(folds_of(name).values())))
 

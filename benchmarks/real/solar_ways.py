@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from appliance.dataset import DataSet
 from appliance.terminal import read_data
 from appliance.training_sets import images_of, picture_image, read_picture
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, as_json, machine
 from benchmarks.real.crossval import HERE
 from engines import bundle
 from engines.models import IMAGE_SIDE, LEVEL_MIDDLE, LEVEL_SPAN, ForImages, resnet18_d
@@ -211,7 +211,7 @@ def main() -> None:
             ways = saved()
             folds = ways.get(name, {}).get("folds", {}) | {str(fold): found}
             ways[name] = {"way": asdict(WAYS[name]), **summary(list(folds.values())), "folds": folds}
-            RESULT_FILE.write_text(json.dumps({"ways": ways}) + "\n")
+            RESULT_FILE.write_text(as_json({"ways": ways}))
             print(name, fold, summary([found]), flush=True)
 
 

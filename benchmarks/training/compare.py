@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.training_sets import VALIDATION, simulated_set, training_sets
-from benchmarks.harness import RESULTS, machine
+from benchmarks.harness import RESULTS, as_json, machine
 from engines.classes import CLASSES, p_ng
 from engines.simulation import SENSORS
 from engines.simulation.plans import TABLE_1
@@ -134,7 +134,7 @@ def main() -> None:
                             optimizer=run.optimizer, classes=run.classes)  # fmt: skip
             found[run.name] = {**judge(run, weights, test), "seconds": round(time.monotonic() - began),
                                "machine": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}  # fmt: skip
-            RESULT_FILE.write_text(json.dumps({"frames": FRAMES, "runs": found}, indent=1) + "\n")
+            RESULT_FILE.write_text(as_json({"frames": FRAMES, "runs": found}))
         print(run.name, {k: round(v, 4) for k, v in found[run.name].items() if isinstance(v, float)}, flush=True)
     usual = found["classifier AdamW"]["per_sensor"]
     for sensor in SENSORS:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.training_sets import VALIDATION, simulated_set, training_sets
-from benchmarks.harness import RESULTS, digest_of, machine
+from benchmarks.harness import RESULTS, as_json, digest_of, machine
 from engines.bundle import load
 from engines.models import build, familiarity, unet
 from engines.openvino import outputs_of
@@ -91,7 +91,7 @@ def main() -> None:
     results: dict[str, Any] = json.loads(RESULT_FILE.read_text()) if RESULT_FILE.exists() else {}
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     results[name] = judged(logits, test, t) | {"machine": machine(), "at": at}
-    RESULT_FILE.write_text(json.dumps(results, indent=1) + "\n")
+    RESULT_FILE.write_text(as_json(results))
     print(name, json.dumps(results[name], indent=1))
 
 

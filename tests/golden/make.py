@@ -35,10 +35,10 @@ def main() -> None:
 
 
 def _kernels(rng: np.random.Generator) -> None:
-    samples = np.clip(np.rint(rng.normal(300, 11, (301, 263))), 0, 1023).astype(np.uint16)
+    samples = np.clip(np.rint(rng.normal(300, 4, (251, 229))), 0, 1023).astype(np.uint16)
     samples[::2, ::2] += 7  # a CFA plane of its own
     samples[rng.random(samples.shape) < 1e-3] = 1023
-    samples[100:140, 60:110] += 6
+    samples[80:120, 60:110] += 6
     images = {name: stretch.stretch(samples, params)[0][::8, ::8] for name, params in TONES.items()}
     noise = stretch.stretch(samples, TONES["asinh"])[1]
     logits = rng.normal(-1, 2, (2, 48, 40)).astype(np.float32)
