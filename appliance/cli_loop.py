@@ -58,7 +58,7 @@ def loop_status(station: StationOption = DEFAULT_STATION, as_json: JsonOption = 
 def loop_next(
     out: Annotated[Path, typer.Option(help="Folder for the tasks and overlays.", file_okay=False)] = Path("to-label"),
     count: Annotated[int, typer.Option(min=1, max=1000, help="Frames.")] = 10,
-    metric: Annotated[Metric, typer.Option(help="What frames are ordered by.")] = Metric.BALANCED,
+    metric: Annotated[Metric, typer.Option(help="What frames are ordered by.")] = Metric.ROIS,
     diverse: Annotated[
         bool,
         typer.Option(

@@ -26,7 +26,7 @@ from engines.ranking import imbalance
 
 RESULT_FILE = RESULTS / "active_labeling.json"
 SEEDS = range(5, 10)  # with the lower ones constants were tried
-OURS = "balanced diverse"
+OURS = "rois"
 MEASURES = ("precision", "recall", "f1")
 
 

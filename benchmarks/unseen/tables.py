@@ -7,8 +7,12 @@ from typing import Any
 
 Interval = Sequence[float | None]  # mean and half of the 95 % interval; None of one seed
 OVER = "mean of the sets"
-STEPS = {"first": "10", "round 1": "20", "balanced diverse": "30", "all": "all"}  # of the summary; images labeled
 MEASURES = ("precision", "recall", "f1")
+
+
+def _steps(ours: str) -> dict[str, str]:
+    """Rows of the summary, and how many images are labeled by then."""
+    return {"first": "10", "round 1": "20", ours: "30", "all": "all"}
 
 
 def cell(value: Interval, digits: int = 2, *, signed: bool = False) -> str:
@@ -47,13 +51,14 @@ def labels(summary: Mapping[str, Any]) -> str:
     return table(["strategy", *sets], rows)
 
 
-def rounds(summary: Mapping[str, Any]) -> str:
-    """As the paper's Table I: precision, recall and F1 after each round and of everything labeled."""
+def rounds(summary: Mapping[str, Any], ours: str) -> str:
+    """As the paper's Table I: precision, recall and F1 after each round of ours and of everything labeled."""
+    steps = _steps(ours)
     rows = [
-        [name, measure, *(cell(summary[name][step][measure]) for step in STEPS)]
+        [name, measure, *(cell(summary[name][step][measure]) for step in steps)]
         for name in summary if name != OVER for measure in MEASURES
     ]  # fmt: skip
-    return table(["set", "", *STEPS.values()], rows)
+    return table(["set", "", *steps.values()], rows)
 
 
 def equal_boxes(summary: Mapping[str, Any], ours: str) -> str:
@@ -66,22 +71,22 @@ def equal_boxes(summary: Mapping[str, Any], ours: str) -> str:
     return table(["set", "", ours, "sequential"], rows)
 
 
-def classes(summary: Mapping[str, Any], name: str) -> str:
-    """As the paper's Table III: each class of a set after each round and of everything labeled."""
-    steps = summary[name]
+def classes(summary: Mapping[str, Any], name: str, ours: str) -> str:
+    """As the paper's Table III: each class of a set after each round of ours and of everything labeled."""
+    found, steps = summary[name], _steps(ours)
     rows = [
-        [kind, measure, *(cell(steps[step]["per_class"][kind][measure]) for step in STEPS)]
-        for kind in steps["all"]["per_class"] for measure in MEASURES
+        [kind, measure, *(cell(found[step]["per_class"][kind][measure]) for step in steps)]
+        for kind in found["all"]["per_class"] for measure in MEASURES
     ]  # fmt: skip
-    return table(["class", "", *STEPS.values()], rows)
+    return table(["class", "", *steps.values()], rows)
 
 
 def markdown(summary: Mapping[str, Any], ours: str) -> str:
     """All of them."""
     parts = [
         "Equal images (30)", strategies(summary, equal=False), "Equal boxes", strategies(summary, equal=True),
-        "Classes / boxes / boxes of the rarest class / balance", labels(summary), "Table I", rounds(summary),
+        "Classes / boxes / boxes of the rarest class / balance", labels(summary), "Table I", rounds(summary, ours),
         "Table II", equal_boxes(summary, ours),
-        *(part for name in summary if name != OVER for part in (f"Table III, {name}", classes(summary, name))),
+        *(part for name in summary if name != OVER for part in (f"Table III, {name}", classes(summary, name, ours))),
     ]  # fmt: skip
     return "\n\n".join(parts)
