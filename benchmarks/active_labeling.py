@@ -75,7 +75,7 @@ def run(bench: Bench) -> dict[str, Any]:
 def _row(bench: Bench, numbers: Sequence[int]) -> dict[str, Any]:
     found = bench.detected(numbers)
     asked = {c: s for c, s in found.items() if not math.isnan(s.f1)}
-    per_class = {c: {key: getattr(s, key) for key in MEASURES} for c, s in asked.items()}
+    per_class = {c: [getattr(s, key) for key in MEASURES] for c, s in asked.items()}
     return {**macro(found), **labels_say(bench.trial, numbers), "per_class": per_class}
 
 
@@ -127,7 +127,7 @@ def _of_runs(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         key: mean_interval([row[key] for row in rows]) for key in (*MEASURES, "boxes", "classes", "rarest", "balance")
     }
     found["per_class"] = {
-        name: {key: mean_interval([row["per_class"][name][key] for row in rows]) for key in MEASURES}
+        name: {key: mean_interval([row["per_class"][name][i] for row in rows]) for i, key in enumerate(MEASURES)}
         for name in rows[0]["per_class"]
     }
     if "equal_boxes" in rows[0]:

@@ -310,7 +310,7 @@ def test_means_are_over_seeds_and_sets_count_alike() -> None:
     for one in trials.values():
         one["core_seconds"] = {"paper": 2.0}
         for strategy in one["table"].values():
-            strategy["per_class"] = {"a": {"precision": 0.5, "recall": 0.5, "f1": 0.5}}
+            strategy["per_class"] = {"a": [0.5, 0.5, 0.5]}
     found = summary(trials)
     assert found["steel"]["core seconds a round"]["paper"] == (2, 0)
     assert found["steel"]["ours"]["per_class"]["a"]["f1"] == (0.5, 0)
@@ -324,7 +324,7 @@ def test_means_are_over_seeds_and_sets_count_alike() -> None:
 def test_tables_have_a_row_for_each_strategy_step_and_class() -> None:
     def row(f1: float) -> dict[str, Any]:
         told = dict.fromkeys(("precision", "recall", "boxes", "classes", "rarest", "balance"), 0.5) | {"f1": f1}
-        return told | {"per_class": {"a": {"precision": 0.5, "recall": 0.5, "f1": f1}}}
+        return told | {"per_class": {"a": [0.5, 0.5, f1]}}
 
     def strategy(f1: float) -> dict[str, Any]:
         equal = {"precision": 0.6, "recall": 0.7, "f1": f1 + 0.1, "images": 25, "boxes": 9}

@@ -17,8 +17,8 @@ from tests.page.conftest import CHROMIUM
 
 VIEWS = {"station": "/", "frame": "/frames/15", "scores": "/scores", "wafers": "/wafers", "queue": "/label",
          "bench": "/label/next?metric=rois", "rated": "/rate/1/result"}  # fmt: skip
-LARGEST = 960  # pixels across
-QUALITY = [cv2.IMWRITE_WEBP_QUALITY, 50]
+LARGEST = 800  # pixels across
+QUALITY = [cv2.IMWRITE_WEBP_QUALITY, 45]
 NARROW = ("station",)  # as a phone shows them, dark
 
 
