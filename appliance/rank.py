@@ -23,7 +23,7 @@ from engines.ranking import Candidate, Description, balanced_alpha, describe, di
 def rank(
     place: Station, log: VerdictLog, wanted: Wanted, *, progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[dict[str, Any]]:
-    """A page of frames to label next, most unseen first; equal ones by their number.
+    """A page of frames to label next, most unseen first; equal ones by M_alpha, then by their number.
 
     All frames that the active bundle measured compete, or, while it has measured none, those of the newest verdict on the
     line: what another bundle found unseen says nothing beside it.
@@ -43,7 +43,7 @@ def rank(
         here &= ~np.isin(held.frame_id, log.frames_people_labeled())
     value = _value(held, wanted.metric, log)
     order = np.flatnonzero(here)
-    order = order[np.lexsort((held.frame_id[order], -value[order]))]
+    order = order[np.lexsort((held.frame_id[order], -held.m_alpha[order], -value[order]))]
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
         candidates = (

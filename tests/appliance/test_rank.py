@@ -27,7 +27,7 @@ from tests.appliance.running import api_of
 from tests.appliance.test_cli import umbra
 from tests.appliance.test_decide import frame, measured
 
-# Frames 1 to 6: where S is high (rows, columns) and how high.
+# Frames 1 to 7: where S is high (rows, columns) and how high.
 PATCHES: tuple[list[tuple[tuple[int, int, int, int], float]], ...] = (
     [((10, 20, 10, 20), 0.9)],  # one small strong one
     [((100, 180, 100, 180), 0.3)],  # one large weak one
@@ -35,6 +35,7 @@ PATCHES: tuple[list[tuple[tuple[int, int, int, int], float]], ...] = (
     [((40, 50, 40, 50), 0.8), ((40, 50, 90, 100), 0.8), ((40, 50, 140, 150), 0.8)],  # three
     [],
     [((11, 21, 10, 20), 0.88)],  # nearly the first
+    [((0, 200, 0, 200), 0.15)],  # below t
 )
 LABEL = Label(class_name="Spot", boxes=((0, 0, 9, 9),), box_classes=("ring",), who="jo", at="2026-01-01")
 
@@ -83,6 +84,12 @@ def order(station: Station, log: VerdictLog, **wanted: object) -> list[int]:
 )
 def test_each_metric_has_its_order(station: Station, log: VerdictLog, metric: Metric, expected: list[int]) -> None:
     assert order(station, log, metric=metric) == expected
+
+
+def test_frames_without_regions_stand_in_the_order_of_m_alpha(station: Station, log: VerdictLog) -> None:
+    record(log, ImageStore(station.images), 7)
+    assert order(station, log, metric=Metric.ROIS)[-2:] == [7, 5]
+    assert order(station, log, metric=Metric.M_THRESH)[-2:] == [7, 5]
 
 
 def test_balanced_labels_turn_the_order_to_many_weak_pixels(station: Station, log: VerdictLog) -> None:
