@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sqlite3
 import sys
 from collections import Counter
 from contextlib import ExitStack, closing
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -26,7 +27,7 @@ from appliance.cli_rank import rank_app
 from appliance.cli_report import report_app
 from appliance.cli_spec import spec_app
 from appliance.cli_training import training_app
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, RefusedError
 from appliance.terminal import (
     DEFAULT_STATION,
     BundleOption,
@@ -42,7 +43,13 @@ from appliance.terminal import (
 from engines.errors import EngineError
 from kernels.errors import KernelError
 
+if TYPE_CHECKING:
+    from appliance.images import ImageStore
+    from appliance.screening import OneShot
+    from appliance.station import Station
+
 RESCREEN_NICE = 10  # the line goes first
+MOST_NAMED = 20  # frames
 _CELL = "[dim]–[/dim]"
 _COLOURS = {"PASS": "green", "FAIL": "red", "RETEST": "yellow"}
 
@@ -135,7 +142,6 @@ def screen(
     output: Annotated[OutputFormat, typer.Option("--format", help="How to print.")] = OutputFormat.TABLE,
 ) -> None:
     """Judge files and folders once; nothing is moved."""
-    from appliance.images import ImageStore
     from appliance.screening import OneShot, find_targets
     from appliance.settings import Settings
     from appliance.station import Station
@@ -147,9 +153,7 @@ def screen(
     console = talk()
     with ExitStack() as opened:
         log = opened.enter_context(closing(VerdictLog(place.database))) if place else None
-        images = None
-        if place and place.settings.disk.keep_images:
-            images = opened.enter_context(closing(ImageStore(place.images)))
+        images = _pictures(place, opened) if place else None
         chosen = find_bundle(bundle, place, log)
         settings = place.settings if place else Settings()
         cache = place.engines if place else cache_folder()
@@ -158,10 +162,12 @@ def screen(
         printer = _Printer(output)
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(targets))
-            for row in OneShot(inspector, settings, log, images).screen(targets):
+            one_shot = OneShot(inspector, settings, log, images)
+            for row in one_shot.screen(targets):
                 printer.add(row)
                 progress.advance(task)
         printer.finish()
+    _say_lost(one_shot)
 
 
 @app.command(epilog="Example: umbra rescreen --bundle second --station station")
@@ -178,7 +184,6 @@ def rescreen(
 
     Goes on where it was stopped.
     """
-    from appliance.images import ImageStore
     from appliance.screening import Archive, OneShot
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
@@ -189,7 +194,11 @@ def rescreen(
     console = talk()
     with ExitStack() as opened:
         log = opened.enter_context(closing(VerdictLog(place.database)))
-        images = opened.enter_context(closing(ImageStore(place.images))) if place.settings.disk.keep_images else None
+        images = _pictures(place, opened)
+        if not log.has_frames(product=product, lot=lot):
+            raise RefusedError(
+                f"product {product or 'of any name'}, lot {lot or 'of any name'}: the log has no frame of it"
+            )
         chosen = find_bundle(bundle, place, log)
         with console.status("building engines"):
             inspector = opened.enter_context(closing(build_inspector(chosen, place.engine, cache=place.engines)))
@@ -197,15 +206,38 @@ def rescreen(
         printer, became = _Printer(output), Counter[tuple[str, str]]()
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(archive))
-            for row in OneShot(inspector, place.settings, log, images).screen(archive.targets()):
+            one_shot = OneShot(inspector, place.settings, log, images, archive)
+            for row in one_shot.screen(archive.targets()):
                 before = log.verdict_before(row)
                 became[before, row["verdict"]] += 1
                 if output is not OutputFormat.TABLE or before != row["verdict"]:
                     printer.add(row)
-                progress.update(task, completed=became.total() + archive.gone)
+                progress.update(task, completed=became.total() + archive.passed_over)
         printer.finish()
     differ = ", ".join(f"{n} {a} became {b}" for (a, b), n in sorted(became.items()) if a != b) or "all as before"
-    tell(f"{chosen.identity}: {became.total()} frames judged, {differ}; {archive.gone} have no file any more")
+    _say_lost(one_shot)
+    for told in archive.unreadable[:MOST_NAMED]:
+        tell(f"not judged: {told}")
+    tell(f"{chosen.identity}: {became.total()} frames judged, {differ}; {archive.gone} have no file any more, "
+         f"{archive.changed} a file of other bytes, {len(archive.unreadable)} one that cannot be decoded now")  # fmt: skip
+
+
+def _pictures(place: Station, opened: ExitStack) -> ImageStore | None:
+    """The picture store of a station; without it frames are judged all the same."""
+    from appliance.images import ImageStore
+
+    if not place.settings.disk.keep_images:
+        return None
+    try:
+        return opened.enter_context(closing(ImageStore(place.images)))
+    except sqlite3.Error as error:
+        tell(f"{place.images}: {error}; no pictures are kept; delete it and start again")
+        return None
+
+
+def _say_lost(one_shot: OneShot) -> None:
+    if one_shot.lost:
+        tell(f"{one_shot.lost} pictures could not be kept")
 
 
 class _Printer:

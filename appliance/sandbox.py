@@ -215,14 +215,19 @@ class Sandbox:
         self._closed = False
         self.died = self.retired = 0
 
-    def submit(self, root: Path, relative: str) -> Future[Frame]:
+    def submit(self, root: Path, relative: str, *, known_as: str | None = None) -> Future[Frame]:
         """Begin to decode a file below a folder.
+
+        Args:
+            root: the folder.
+            relative: path below it.
+            known_as: path that tells product, lot, name and format, where the file is called otherwise now.
 
         Returns:
             The frame; where its samples cannot be read, or it has cost TRIES workers, with the reason in `unreadable`.
             Else FrameVanishedError: it is gone, or changed while it was read; OutOfServiceError: no worker can be had.
         """
-        return self._pool.submit(self._decode, root, relative)
+        return self._pool.submit(self._decode, root, relative, known_as or relative)
 
     def deaths(self) -> list[Death]:
         """Workers that frames have cost since the last look."""
@@ -241,12 +246,12 @@ class Sandbox:
         for worker in self._workers:
             worker.close()
 
-    def _decode(self, root: Path, relative: str) -> Frame:
+    def _decode(self, root: Path, place: str, relative: str) -> Frame:
         began = time.perf_counter()
         attempt = 0
         while True:
             attempt += 1
-            opened = open_frame(root, relative)
+            opened = open_frame(root, place)
             try:
                 return self._by_a_worker(opened, relative, fresh=attempt > 1)
             except UndecodableError as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from appliance.settings import Settings
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
-from engines import Inspector
+from engines import Inspector, Measurement
 
 DECODE_AHEAD = 3
 CHUNK = 1000  # frames of the log looked at together
+LEAST_ROOM = 2  # times disk.stop_bytes: below that, only the screener writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Target:
 
     Attributes:
         root: a folder.
-        relative: path below it, which says product and lot.
+        relative: path below it, which says product and lot of a new one.
         archived: frame of the log that it was put away as, whatever it is called now; None: a new one.
     """
 
@@ -74,6 +76,8 @@ class Archive:
         bundle: identity.
         product, lot: only these; None: all.
         gone: how many of the frames looked at have no file any more.
+        changed: how many have one of other bytes.
+        unreadable: those whose file could be decoded once and cannot be now, with the reason.
     """
 
     place: Station
@@ -82,15 +86,30 @@ class Archive:
     product: str | None = None
     lot: str | None = None
     gone: int = 0
+    changed: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def passed_over(self) -> int:
+        """How many were looked at and not judged."""
+        return self.gone + self.changed + len(self.unreadable)
 
     def __len__(self) -> int:
         return self.log.count_frames_without(self.bundle, product=self.product, lot=self.lot)
 
     def targets(self) -> Iterator[Target]:
-        """Those whose file is there, oldest first."""
+        """Those whose file is there, oldest first.
+
+        Raises:
+            RefusedError: the disk is nearly as full as stops the screener.
+        """
+        least = LEAST_ROOM * self.place.settings.disk.stop_bytes
         last = 0
         while rows := self.log.frames_without(self.bundle, after=last, product=self.product, lot=self.lot, limit=CHUNK):
             for row in rows:
+                if (free := self.place.free_bytes()) < least:
+                    raise RefusedError(f"disk: {free} bytes free; below {least} nothing is judged again, so that the screener has "
+                                       f"room; said again, it goes on")  # fmt: skip
                 if (target := self._target(row)) is None:
                     self.gone += 1
                 else:
@@ -98,14 +117,28 @@ class Archive:
             last = rows[-1]["id"]
 
     def _target(self, row: Row) -> Target | None:
-        for path in places_of(self.place.done, row["path"], row["sha256"]):
-            # A name may have been taken by another file: of another size in most cases, and the hash is looked at when it is read.
+        # The name itself may have been taken by another file, which its size need not show; that with the hash is the frame's own.
+        for path in reversed(places_of(self.place.done, row["path"], row["sha256"])):
             if path.is_file() and path.stat().st_size == row["file_bytes"]:
                 return Target(self.place.done, path.relative_to(self.place.done).as_posix(), archived=row)
         return None
 
+    def passes_over(self, row: Row, why: Exception | Frame) -> None:
+        """Count a frame that was to be judged and is not.
 
-@dataclass(frozen=True, slots=True)
+        Args:
+            row: of the frame.
+            why: what was met instead: it went, it could not be decoded, or another one.
+        """
+        if isinstance(why, FrameVanishedError):
+            self.gone += 1
+        elif isinstance(why, Frame) and why.sha256 not in (row["sha256"], UNREAD):
+            self.changed += 1
+        else:
+            self.unreadable.append(f"{row['path']}: {why.unreadable if isinstance(why, Frame) else why}")
+
+
+@dataclass(slots=True)
 class OneShot:
     """Screens targets with one inspector.
 
@@ -114,28 +147,34 @@ class OneShot:
         settings: decoding and decision.
         log: where verdicts are kept, or None to keep none.
         images: where pictures are kept, or None.
+        archive: told of archived targets that have no row, or None.
+        lost: pictures that could not be kept; the verdict does not wait for them.
     """
 
     inspector: Inspector
     settings: Settings
     log: VerdictLog | None = None
     images: ImageStore | None = None
+    archive: Archive | None = None
+    lost: int = 0
 
     def screen(self, targets: Iterable[Target]) -> Iterator[Row]:
         """One row a target, in order; decoding runs ahead of inference.
 
-        A file that went meanwhile is RETEST; an archived one that went, or is another one, has no row.
+        A file that went meanwhile is RETEST; an archived one that went, is another one, or cannot be decoded though it once
+        was, has no row: the bundle may judge it when it can.
         """
         waiting = iter(targets)
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
         with closing(Sandbox(self.settings)) as sandbox:
             while True:
                 for target in islice(waiting, max(DECODE_AHEAD, 2 * self.inspector.batch) - len(decoding)):
-                    decoding.append((target, sandbox.submit(target.root, target.relative)))
+                    known_as = target.archived["path"] if target.archived else None
+                    decoding.append((target, sandbox.submit(target.root, target.relative, known_as=known_as)))
                 if not decoding:
                     return
                 count = min(self.inspector.batch, len(decoding))
-                read = [_result(*decoding.popleft()) for _ in range(count)]
+                read = [self._result(*decoding.popleft()) for _ in range(count)]
                 yield from self._screen([frame for frame in read if frame is not None])
 
     def _screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
@@ -153,25 +192,44 @@ class OneShot:
             decided, measurement = next(judged)
             if log is not None:
                 decided = log.record(frame, decided, origin="screen")
-                if self.images is not None and measurement is not None:
-                    self.images.add(decided["frame_id"], measurement)
+                if measurement is not None:
+                    self._keep(decided["frame_id"], measurement)
             yield decided
 
+    def _keep(self, frame_id: int, measurement: Measurement) -> None:
+        if self.images is None:
+            return
+        try:
+            self.images.add(frame_id, measurement)
+        except sqlite3.Error:
+            self.lost += 1
 
-def _result(target: Target, decoded: Future[Frame]) -> Frame | None:
-    """The frame; None where an archived file holds another one now."""
-    try:
-        frame = decoded.result()
+    def _result(self, target: Target, decoded: Future[Frame]) -> Frame | None:
+        """The frame; None of an archived one that is not to be had."""
         row = target.archived
+        found: Frame | FrameVanishedError
+        try:
+            found = decoded.result()
+        except FrameVanishedError as error:
+            found = error
         if row is None:
-            return frame
-        die = None if row["die_x"] is None else (row["die_x"], row["die_y"])
-        known = Identity(
-            path=row["path"], product=row["product"], lot=row["lot"], name=row["name"], wafer=row["wafer"], die=die
-        )
-        return replace(frame, identity=known) if frame.sha256 == row["sha256"] else None
-    except FrameVanishedError as error:
-        if target.archived is not None:
-            return None
-        identity = identify(target.relative)
-        return Frame(identity=identity, sha256=UNREAD, file_bytes=0, raw=None, unreadable=str(error), decode_ms=0.0)
+            return found if isinstance(found, Frame) else _vanished(target.relative, found)
+        if isinstance(found, Frame) and found.raw is not None and found.sha256 == row["sha256"]:
+            return replace(found, identity=_identity(row))
+        if self.archive is not None:
+            self.archive.passes_over(row, found)
+        return None
+
+
+def _identity(row: Row) -> Identity:
+    """Of a frame of the log."""
+    die = None if row["die_x"] is None else (row["die_x"], row["die_y"])
+    return Identity(
+        path=row["path"], product=row["product"], lot=row["lot"], name=row["name"], wafer=row["wafer"], die=die
+    )
+
+
+def _vanished(relative: str, error: FrameVanishedError) -> Frame:
+    return Frame(
+        identity=identify(relative), sha256=UNREAD, file_bytes=0, raw=None, unreadable=str(error), decode_ms=0.0
+    )

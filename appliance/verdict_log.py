@@ -181,6 +181,11 @@ class VerdictLog(LabelLog):
         sql = f"SELECT * FROM frames f WHERE id > ? AND {_WITHOUT} ORDER BY id LIMIT ?"  # noqa: S608  (constants)
         return self.select(sql, (after, product, product, lot, lot, bundle, limit))
 
+    def has_frames(self, *, product: str | None = None, lot: str | None = None) -> bool:
+        """Whether there is any frame, of this product and lot where they are given."""
+        sql = "SELECT 1 FROM frames WHERE (? IS NULL OR product = ?) AND (? IS NULL OR lot = ?) LIMIT 1"
+        return bool(self.select(sql, (product, product, lot, lot)))
+
     def count_frames_without(self, bundle: str, *, product: str | None = None, lot: str | None = None) -> int:
         """How many there are of them."""
         sql = f"SELECT COUNT(*) FROM frames f WHERE {_WITHOUT}"  # noqa: S608  (constants)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,11 @@ from tests.conftest import dark
 
 @pytest.fixture
 def log(station: Station, tmp_path: Path) -> Iterator[VerdictLog]:
-    """A station that judged five frames: two archived, the second under its hash; of the others no file, another, and one torn."""
-    for seed in range(5):
+    """A station that judged six frames: three archived, two of them under their hash; of the others no file, another, and one torn.
+
+    The file that has the name of the last one is as large as it.
+    """
+    for seed in range(6):
         blemished = dark(seed=seed)
         blemished[100:180, 120:220] += 25
         write_frame(tmp_path / "frames" / "P" / "L", f"d{seed}", blemished, bits=8, format_name="png")
@@ -43,6 +47,10 @@ def log(station: Station, tmp_path: Path) -> Iterator[VerdictLog]:
             own.write_bytes(b"x" * size)
         elif number == 4:
             own.write_bytes((tmp_path / "frames" / row["path"]).read_bytes()[:-9])
+        elif number == 5:
+            content = (tmp_path / "frames" / row["path"]).read_bytes()
+            own.write_bytes(b"x" * len(content))
+            hashed.write_bytes(content)
     yield opened
     opened.close()
 
@@ -57,18 +65,26 @@ def mild(station: Station, starter: Bundle) -> str:
     return load(folder).identity
 
 
+def told_of(*arguments: str | Path, expect: int = 0) -> str:
+    """What a command says on standard error, in one line."""
+    return " ".join(umbra(*arguments, expect=expect).stderr.split())
+
+
 def test_each_archived_frame_is_judged_once_and_not_published(station: Station, log: VerdictLog, mild: str) -> None:
     before = {row["name"]: row for row in log.verdicts()}
     printed = umbra("rescreen", "--bundle", "mild", "--format", "jsonl", "--station", station.root)
     rows = [json.loads(line) for line in printed.stdout.splitlines()]
     assert [(row["frame"], row["bundle"], row["verdict"]) for row in rows] == [
-        ("d0.png", mild, "PASS"), ("d1.png", mild, "PASS")
-    ]  # fmt: skip
+        (name, mild, "PASS") for name in ("d0.png", "d1.png", "d5.png")
+    ]
     told = " ".join(printed.stderr.split())
-    assert f"{mild}: 2 frames judged, 2 FAIL became PASS; 2 have no file any more" in told
+    assert (
+        f"{mild}: 3 frames judged, 3 FAIL became PASS; 2 have no file any more, 1 a file of other bytes, 0 one that"
+        in told
+    )
     stored = [row for row in log.verdicts() if row["bundle"] == mild]
     assert [(row["frame_id"], row["path"], row["origin"]) for row in stored] == [
-        (before[name]["frame_id"], before[name]["path"], "screen") for name in ("d0.png", "d1.png")
+        (before[name]["frame_id"], before[name]["path"], "screen") for name in ("d0.png", "d1.png", "d5.png")
     ]
     assert not list(station.outbox.rglob("*"))
     again = umbra("rescreen", "--bundle", "mild", "--station", station.root)
@@ -77,9 +93,9 @@ def test_each_archived_frame_is_judged_once_and_not_published(station: Station, 
 
 def test_rescreening_goes_on_where_it_was_stopped(station: Station, log: VerdictLog, mild: str) -> None:
     archive = Archive(station, log, mild)
-    assert (len(archive), len(list(archive.targets()))) == (5, 3)  # of one the bytes tell only when they are read
+    assert (len(archive), len(list(archive.targets()))) == (6, 4)  # of one the bytes tell only when they are read
     assert len(Archive(station, log, mild, product="Q")) == 0
-    assert len(Archive(station, log, mild, product="P", lot="L")) == 5
+    assert len(Archive(station, log, mild, product="P", lot="L")) == 6
     umbra("rescreen", "--bundle", "mild", "--station", station.root)
     assert len(Archive(station, log, mild)) == 3
 
@@ -88,4 +104,56 @@ def test_the_order_is_of_all_frames_again(station: Station, log: VerdictLog, mil
     umbra("bundle", "activate", "mild", "--station", station.root)
     umbra("rescreen", "--station", station.root)
     ranked = json.loads(umbra("rank", "--json", "--station", station.root).stdout)
-    assert sorted(one["frame"] for one in ranked) == ["d0.png", "d1.png"]
+    assert sorted(one["frame"] for one in ranked) == ["d0.png", "d1.png", "d5.png"]
+
+
+@pytest.fixture
+def headerless(station: Station, tmp_path: Path) -> str:
+    """A station with one archived frame, under its hash, whose geometry its settings tell by its name; these settings."""
+    samples = dark(seed=1)
+    folder = tmp_path / "frames" / "P" / "L"
+    folder.mkdir(parents=True)
+    (folder / "d_a.raw").write_bytes(samples.astype("<u2").tobytes())
+    height, width = samples.shape
+    told = f'[[format]]\nmatch = "*_a.raw"\nwidth = {width}\nheight = {height}\nlayout = "u16le"\nbits = 8\n'
+    (station.root / "umbra.toml").write_text(told)
+    umbra("screen", tmp_path / "frames", "--station", station.root)
+    with closing(VerdictLog(station.database)) as log:
+        own, hashed = places_of(station.done, "P/L/d_a.raw", log.verdicts()[0]["sha256"])
+    own.parent.mkdir(parents=True)
+    shutil.copy(folder / "d_a.raw", hashed)
+    return told
+
+
+def test_a_frame_is_decoded_by_the_name_it_came_with(station: Station, headerless: str, mild: str) -> None:
+    assert "1 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+
+
+def test_what_cannot_be_decoded_for_now_is_judged_when_it_can(station: Station, headerless: str, mild: str) -> None:
+    (station.root / "umbra.toml").write_text("")
+    told = told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "0 frames judged, all as before" in told
+    assert "1 one that cannot be decoded now" in told
+    assert "not judged: P/L/d_a.raw: raw: no geometry" in told
+    (station.root / "umbra.toml").write_text(headerless)
+    assert "1 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+
+
+def test_nothing_is_judged_again_on_a_disk_that_is_nearly_full(station: Station, log: VerdictLog, mild: str) -> None:
+    (station.root / "umbra.toml").write_text(f"[disk]\nstop_bytes = {10**18}\n")
+    told = told_of("rescreen", "--bundle", "mild", "--station", station.root, expect=1)
+    assert "below 2000000000000000000 nothing is judged again" in told
+    assert {row["bundle"] for row in log.verdicts()} != {mild}
+
+
+def test_a_picture_that_cannot_be_kept_costs_no_verdict(station: Station, log: VerdictLog, mild: str) -> None:
+    station.images.write_bytes(b"no database" * 100)
+    told = told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "no pictures are kept" in told
+    assert "3 frames judged" in told
+
+
+def test_a_lot_that_nobody_knows_is_named(station: Station, log: VerdictLog, mild: str) -> None:
+    assert "lot NO: the log has no frame of it" in told_of(
+        "rescreen", "--lot", "NO", "--station", station.root, expect=1
+    )
