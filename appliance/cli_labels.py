@@ -35,7 +35,7 @@ labels_app = typer.Typer(help="What people say of frames: classes, levels and bo
                          no_args_is_help=True)  # fmt: skip
 WhoOption = Annotated[str, typer.Option(help="Who says so.")]
 PROPOSED_AT_ONCE = 200  # labels in a transaction: the screener waits for it
-USER = os.environ.get("USER", "unknown")
+USER = os.environ.get("USER") or "unknown"
 
 
 class FileFormat(StrEnum):

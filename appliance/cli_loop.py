@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,8 @@ from appliance.terminal import (
     train_extra,
     wide_console,
 )
+
+OVERLAY = re.compile(r"\d{3,}-\d+\.png")  # what an earlier call wrote
 
 loop_app = typer.Typer(help="Label what is least known, retrain, activate.", no_args_is_help=True)
 
@@ -83,12 +86,15 @@ def loop_next(
     if not frames:
         raise ApplianceError("no frame is left to label" + (f"; {OTHERS.format(others)}" if others else ""))
     out.mkdir(parents=True, exist_ok=True)
-    for earlier in out.glob("[0-9][0-9][0-9]*-[0-9]*.png"):  # overlays of earlier tasks
-        earlier.unlink()
     format_named("label_studio").write(frames, out / "tasks.json")
+    overlays = out / "overlays"
+    overlays.mkdir(exist_ok=True)
+    for earlier in overlays.glob("*.png"):
+        if OVERLAY.fullmatch(earlier.name):
+            earlier.unlink()
     for number, frame in enumerate(frames, start=1):
         if frame.pictures and frame.pictures[1]:
-            (out / f"{number:03d}-{frame.frame_id}.png").write_bytes(frame.pictures[1])
+            (overlays / f"{number:03d}-{frame.frame_id}.png").write_bytes(frame.pictures[1])
         say(f"{number:3d}  {frame.path}")
     if others:
         tell(OTHERS.format(others))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from appliance.labels import Label, Origin, Rename, Retraction, by_frame, contents, fields_of, in_order
+from appliance.labels import Label, Origin, Rename, Retraction, by_frame, check_name, contents, fields_of, in_order
 from appliance.log_file import LogFile
 from appliance.verdict import Row, now_utc
 
@@ -96,12 +96,22 @@ class LabelLog(LogFile):
         """)
         return row["labels"], row["retractions"], row["renames"]
 
+    def newest_label(self, *, by: str) -> int:
+        """Number of the newest label that was said by a time; 0 where there is none."""
+        rows = self.select("SELECT COALESCE(MAX(id), 0) AS id FROM labels WHERE at <= ?", (by,))
+        return int(rows[0]["id"])
+
     def retract_label(self, number: int, *, who: str) -> bool:
-        """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back."""
+        """Take a label back: it stays in the log and says nothing any more. False where there is none, or it was taken back.
+
+        Raises:
+            LabelError: nobody can be called so.
+        """
         with self.transaction() as db:
             sql = f"SELECT 1 FROM labels WHERE id = ? AND {_HOLDS}"  # noqa: S608  (constants)
             if not db.execute(sql, (number,)).fetchone():
                 return False
+            check_name(who)
             _take_back(db, number, Retraction(who, now_utc()))
             return True
 
@@ -159,7 +169,7 @@ class _OfFrame:
 
 
 def _retraction(row: Row) -> dict[str, Any] | None:
-    return {"who": row["retracted_by"], "at": row["retracted_at"]} if row["retracted_by"] else None
+    return {"who": row["retracted_by"], "at": row["retracted_at"]} if row["retracted_at"] else None
 
 
 def _append(db: sqlite3.Connection, frame_id: int, label: Label) -> int:

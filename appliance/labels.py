@@ -184,7 +184,7 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
     taken_back = label.retracted
     for name in (label.who, *label.box_classes, *([taken_back.who] if taken_back else [])):
         if name is not None:
-            _check_name(name)
+            check_name(name)
     try:
         note = checked_text(label.note) if label.note else None
     except ValueError as error:
@@ -202,7 +202,7 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
     )  # fmt: skip
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     """Raises LabelError where it can be nobody's name, nor that of a class."""
     try:
         text = checked_text(name)
@@ -347,7 +347,7 @@ def renaming(old: str, new: str, labels: Mapping[int, Sequence[Label]]) -> tuple
     Raises:
         LabelError: no box has the old name, or the new one cannot be a name.
     """
-    _check_name(new)
+    check_name(new)
     if new in (old, UNNAMED):
         raise LabelError(f"name {new!r}, wanted another than {old!r} and {UNNAMED!r}")
     names = [name for given in labels.values() for label in given for name in label.box_classes]

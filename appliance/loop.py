@@ -47,7 +47,7 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
     holds = {frame_id: standing(given) for frame_id, given in labels.items()}
     people = {frame_id: one.label for frame_id, one in holds.items() if one.label is not None}
     disputed = sum(one.disputed for one in holds.values())
-    new = len(log.frames_people_labeled(after=trained["detail"].get("last_label", 0) if trained else 0))
+    new = len(log.frames_people_labeled(after=_last_label(log, trained) if trained else 0))
     counts = class_counts(labels)
     waiting = trained["detail"]["identity"] if trained and _may_be_activated(place, log, trained, active) else None
     step = Step.SETTLE if disputed else Step.ACTIVATE if waiting else Step.TRAIN if new >= ENOUGH else Step.LABEL
@@ -61,6 +61,12 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
     if step is Step.LABEL and (others := beside_the_order(log)):
         advice += f"; {others} frames were measured by other bundles only: umbra rescreen"
     return found | {"advice": advice}
+
+
+def _last_label(log: VerdictLog, trained: Row) -> int:
+    """Number of the newest label that a training saw; earlier versions noted only when it was."""
+    noted = trained["detail"].get("last_label")
+    return log.newest_label(by=trained["at"]) if noted is None else int(noted)
 
 
 def _may_be_activated(place: Station, log: VerdictLog, trained: Row, active: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.images import kept_planes
-from appliance.labels import Box, Label, LabelError, Origin, standing
+from appliance.labels import Box, Label, LabelError, Origin, check_name, standing
 from appliance.station import Station
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
@@ -89,8 +89,9 @@ def accepted(log: VerdictLog, frames: Sequence[Row], *, who: str) -> list[tuple[
         who: makes them his own.
 
     Raises:
-        LabelError: a frame has no proposal, or a person has labeled it already.
+        LabelError: nobody can be called so, a frame has no proposal, or a person has labeled it already.
     """
+    check_name(who)
     labels, found = log.labels(), []
     for frame in frames:
         holds = standing(labels.get(frame["id"], []))

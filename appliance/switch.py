@@ -89,23 +89,20 @@ class BundleSwitch:
         return inspector
 
     def _write_down(self, log: VerdictLog, refused: Row) -> None:
-        """That a bundle was refused, and that the one in use is the active one again: no screener must begin with a refused one."""
-        newest = log.newest_event(events.BUNDLE_REFUSED)
-        if newest is None or newest["detail"].get("activation") != refused["id"]:
-            log.add_event(
-                events.BUNDLE_REFUSED, activation=refused["id"], identity=refused["identity"], reason=self._refused
-            )
-        self._handled = self._go_back(log)
-        self._unwritten = None
+        """That a bundle was refused, and that the one in use is the active one again: no screener must begin with a refused one.
 
-    def _go_back(self, log: VerdictLog) -> int:
-        """Make the bundle in use the active one again; the activation's number."""
+        Where another one was activated meanwhile, that one counts, and the next poll builds it.
+        """
         if self._in_use is not None:
             identity, folder = self._in_use["identity"], self._in_use["folder"]
         else:
             chosen = self._station.load_bundle()
             identity, folder = chosen.identity, self._station.reference_of(chosen)
-        return log.add_bundle(identity, folder, who="the screener: the one before was refused")
+        detail = {"activation": refused["id"], "identity": refused["identity"], "reason": self._refused}
+        back = log.refuse_bundle(refused["id"], identity, folder, events.BUNDLE_REFUSED, detail)
+        if back is not None:
+            self._handled = back
+        self._unwritten = None
 
     def _build(self, activation: Row) -> Inspector:
         chosen = self._station.load_bundle(activation["folder"])

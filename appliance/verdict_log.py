@@ -254,6 +254,28 @@ class VerdictLog(LabelLog):
             sql = "INSERT INTO bundles (identity, folder, who, at) VALUES (?, ?, ?, ?)"
             return int(db.execute(sql, (identity, folder, who, now_utc())).lastrowid or 0)
 
+    def refuse_bundle(
+        self, activation: int, identity: str, folder: str, kind: str, detail: Mapping[str, Any]
+    ) -> int | None:
+        """Append that an activation was refused, and, where it is still the newest, the bundle that is active instead of it.
+
+        Args:
+            activation: number of the refused one.
+            identity: of the bundle that is active again.
+            folder: of it.
+            kind: of the event.
+            detail: of the event.
+
+        Returns:
+            Number of the activation that was appended; None where a newer one holds.
+        """
+        with self.transaction() as db:
+            db.execute("INSERT INTO events (at, kind, detail) VALUES (?, ?, ?)", (now_utc(), kind, json.dumps(detail)))
+            sql = """INSERT INTO bundles (identity, folder, who, at)
+                SELECT ?, ?, 'the screener: the one before was refused', ? WHERE ? = (SELECT MAX(id) FROM bundles)"""
+            done = db.execute(sql, (identity, folder, now_utc(), activation))
+            return int(done.lastrowid or 0) if done.rowcount else None
+
     def activation(self) -> Row | None:
         """The newest activation: id, identity, folder, who, at."""
         rows = self.select("SELECT * FROM bundles ORDER BY id DESC LIMIT 1", ())

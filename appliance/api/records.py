@@ -127,7 +127,11 @@ class Who(BaseModel):
 def retract_label(station: StationOf, label_id: int, new: Who) -> dict[str, int]:
     """Take a label back: it stays in the log, and says nothing any more."""
     with closing(open_to_write(station)) as log:
-        if not (0 < label_id <= LARGEST_SEQ and log.retract_label(label_id, who=new.who)):
+        try:
+            taken_back = 0 < label_id <= LARGEST_SEQ and log.retract_label(label_id, who=new.who)
+        except LabelError as error:
+            raise unprocessable(str(error), "body") from error
+        if not taken_back:
             raise HTTPException(404, f"label {label_id}: there is none")
     return {"id": label_id}
 

@@ -274,7 +274,7 @@ def _labels_of(
     whole = [checked(label, size) for label in one.labels]
     yield from whole
     for drawn in one.drawn:
-        made_of = next((k for k in whole if k.id == drawn.of), None) if drawn.whole else standing(whole).label
+        made_of = _made_of(drawn, whole)
         label = _drawn_label(drawn, size, speaker, made_of)
         if made_of is not None and _says_the_same(drawn, label, made_of):
             continue
@@ -287,6 +287,13 @@ def _labels_of(
             label = before[-1]
         known = [*known, label]
         yield label
+
+
+def _made_of(drawn: Drawn, whole: Sequence[Label]) -> Label | None:
+    """The label that somebody changed in another program; None where it was drawn from nothing."""
+    if not drawn.whole:
+        return standing(whole).label
+    return next((label for label in whole if label.id == drawn.of), None) if drawn.of is not None else None
 
 
 def _check_nothing_is_lost(label: Label, made_of: Label) -> None:

@@ -276,6 +276,23 @@ def test_rows_of_two_people_are_two_labels(log: VerdictLog, tmp_path: Path) -> N
         import_labels(log, format_named("csv").read(path), who="max", source="csv")
 
 
+@pytest.mark.parametrize(("row", "expected"), [("Spot,7", ("Spot", 7.0)), (",7", (None, 7.0)), ("OK,", ("OK", None))])
+def test_a_short_row_beside_an_export_is_a_label_of_its_own(
+    log: VerdictLog, tmp_path: Path, row: str, expected: tuple[str | None, float | None]
+) -> None:
+    form, path = format_named("csv"), tmp_path / "labels.csv"
+    form.write(labeled_frames(log, [1]), path)
+    head = path.read_text().splitlines()[0].split(",")
+    given = dict(zip(("label_class", "level"), row.split(","), strict=True))
+    fields = {"file": "P/L/a.tif", "class": given["label_class"], "level": given["level"]}
+    with path.open("a") as file:
+        file.write(",".join(fields.get(name, "") for name in head) + "\n")
+    assert import_labels(log, form.read(path), who="max", source="csv").added == 1
+    added = log.labels(1)[1][-1]
+    assert (added.who, added.class_name, added.level, added.boxes, added.empty) == ("max", *expected, (), False)
+    assert any(label.boxes == JO.boxes for label in log.labels(1)[1])
+
+
 def coco(**changed: Any) -> dict[str, Any]:
     return {
         "images": [{"id": 7, "file_name": "a.tif"}],

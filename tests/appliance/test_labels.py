@@ -60,6 +60,9 @@ def test_what_is_said_now_holds_though_the_clock_was_set_back(log: VerdictLog) -
 
 def test_a_label_that_was_taken_back_stays_and_says_nothing(log: VerdictLog) -> None:
     log.add_labels([(1, JO)])
+    for nobody in ("", " ann", "ann\n"):
+        with pytest.raises(LabelError, match="characters that can be seen"):
+            log.retract_label(1, who=nobody)
     assert log.retract_label(1, who="ann")
     assert not log.retract_label(1, who="ann")
     assert log.labels() == {}

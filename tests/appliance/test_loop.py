@@ -80,7 +80,12 @@ def test_the_loop_goes_round(screened: tuple[Path, list[dict[str, str]]], statio
     assert len(listed.splitlines()) == 4
     tasks = json.loads((tmp_path / "next" / "tasks.json").read_text())
     assert [task["data"]["path"] for task in tasks] == [line.split()[-1] for line in listed.splitlines()]
-    assert len(list((tmp_path / "next").glob("*.png"))) == 4
+    assert len(list((tmp_path / "next" / "overlays").glob("*.png"))) == 4
+    own = tmp_path / "next" / "20240501-093000.png"
+    own.write_bytes(b"of the user")
+    umbra("loop", "next", "--count", "2", "--out", tmp_path / "next", "--station", station)
+    assert len(list((tmp_path / "next" / "overlays").glob("*.png"))) == 2
+    assert own.exists()
 
     umbra(
         "labels",
@@ -148,6 +153,8 @@ def test_what_to_do_next_follows_what_is_there(station: Path) -> None:
         [(frame_id, replace(OK, who="ann", at="2025-01-01")) for frame_id in frames]
     )  # said before, stored now
     assert (status(station)["new"], status(station)["next"]) == (12, "train")
+    log.add_event(TRAINED, identity="fourth@1", at="2026-06-01T00:00:00.000Z")  # as earlier versions noted it
+    assert status(station)["new"] == 0
 
 
 def test_labels_that_come_between_begin_a_training_anew(station: Path) -> None:

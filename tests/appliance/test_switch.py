@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,11 +141,11 @@ def test_a_refusal_that_cannot_be_written_down_is_written_down_later(
     switch = BundleSwitch(station, log.activation())
     log.add_bundle(other, "other", who="somebody who went round the gate")
 
-    def held(kind: str, **detail: object) -> None:
+    def held(*_: object) -> None:
         raise NotNowError("another process holds the log")
 
     with monkeypatch.context() as patched, pytest.raises(NotNowError):
-        patched.setattr(log, "add_event", held)
+        patched.setattr(log, "refuse_bundle", held)
         wait_until(lambda: switch.poll(log), "the refusal")
     assert log.active_bundle() == "other"
     assert switch.poll(log) is None
@@ -153,6 +154,40 @@ def test_a_refusal_that_cannot_be_written_down_is_written_down_later(
     assert (event["detail"]["activation"], event["detail"]["identity"]) == (2, other)
     assert switch.poll(log) is None  # and once
     assert len(log.events(BUNDLE_REFUSED)) == 1
+    switch.close()
+
+
+def test_a_refusal_leaves_what_was_activated_meanwhile(
+    station: Station, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_network(station.bundles / "other")
+    log = VerdictLog(station.database)
+    log.add_bundle("starter@1", "starter", who="jo")
+    switch = BundleSwitch(station, log.activation())
+    log.add_bundle(other, "other", who="somebody who went round the gate")
+    starter = station.load_bundle("starter")
+    activated: list[int] = []
+    refuse = log.refuse_bundle
+
+    def after_another(*arguments: Any) -> int | None:
+        activated.append(log.add_bundle(starter.identity, "starter", who="ann"))
+        return refuse(*arguments)
+
+    monkeypatch.setattr(log, "refuse_bundle", after_another)
+    wait_until(lambda: switch.poll(log) or activated, "the refusal")
+    newest = log.activation()
+    assert newest is not None
+    assert newest["who"] == "ann"
+    assert log.events(BUNDLE_REFUSED)[0]["detail"]["activation"] == 2
+    built: list[Any] = []
+
+    def is_built() -> bool:
+        built.append(switch.poll(log))
+        return built[-1] is not None
+
+    wait_until(is_built, "the engines of what ann activated")
+    assert switch.state() == {"id": activated[0], "building": False, "refused": None}
+    built[-1].close()
     switch.close()
 
 
