@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -276,10 +277,10 @@ def _labels_of(
     for drawn in one.drawn:
         made_of = _made_of(drawn, whole)
         label = _drawn_label(drawn, size, speaker, made_of)
-        if made_of is not None and _says_the_same(drawn, label, made_of):
-            continue
         if made_of is not None and drawn.whole:
             _check_nothing_is_lost(label, made_of)
+        if made_of is not None and _says_the_same(drawn, label, made_of):
+            continue
         label = checked(label, size)
         # A file that gives no time says the same thing however often it is read; but not after another thing.
         before = [k for k in known if k.who == label.who and k.origin is Origin.PERSON and in_order(k.at) <= label.at]
@@ -298,11 +299,15 @@ def _made_of(drawn: Drawn, whole: Sequence[Label]) -> Label | None:
 
 def _check_nothing_is_lost(label: Label, made_of: Label) -> None:
     """A label leaves open what it does not say, and what was said before holds: it cannot take that away."""
-    for what, now, then in (("class", label.class_name, made_of.class_name), ("level", label.level, made_of.level)):
-        if now is None and then is not None:
-            number = made_of.id
-            raise LabelError(f"the {what} {then} of label {number} was removed, and no label says that: choose another, or take "
-                             f"the label back (umbra labels retract {number})")  # fmt: skip
+    nothing = "that there is nothing to draw a box around"
+    for what, is_open in (
+        (f"the class {made_of.class_name}", made_of.class_name is not None and label.class_name is None),
+        (f"the level {made_of.level}", made_of.level is not None and label.level is None),
+        (nothing, made_of.empty and not label.says_where),
+    ):
+        if is_open:
+            raise LabelError(f"{what}, of label {made_of.id}, was removed, and no label says that: say something else instead, or "
+                             f"take the label back (umbra labels retract {made_of.id})")  # fmt: skip
 
 
 def _drawn_label(drawn: Drawn, size: tuple[int, int] | None, speaker: _Speaker, made_of: Label | None) -> Label:
@@ -333,11 +338,18 @@ def _says_the_same(drawn: Drawn, label: Label, known: Label) -> bool:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[TextIO]:
-    """A text file that appears when it is whole; one of the same name stays until then."""
+    """A text file that appears when it is whole; one of the same name stays until then. Pipes and devices are written to."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        return
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("w", newline="", encoding="utf-8") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,12 +164,24 @@ def test_that_there_is_nothing_goes_to_label_studio_and_back(log: VerdictLog, tm
     assert (newest.class_name, newest.empty) == ("Diagonal", True)
 
 
+def test_that_there_is_nothing_cannot_be_left_open_again(log: VerdictLog, tmp_path: Path) -> None:
+    log.add_labels([(4, replace(JO, boxes=(), box_classes=(), empty=True))])
+    path, [task] = as_exported(log, tmp_path, "label_studio", [4])
+    [annotation] = task["annotations"]
+    annotation["result"] = [one for one in annotation["result"] if one["from_name"] != "empty"]
+    assert annotation["result"]
+    with pytest.raises(
+        LabelError, match=r"nothing to draw a box around, of label 6, was removed.*umbra labels retract 6"
+    ):
+        imported(log, path, "label_studio", [task])
+
+
 @pytest.mark.parametrize(("gone", "what"), [("choices", "class Spot"), ("number", "level 6.0")])
 def test_a_class_that_was_removed_is_named(log: VerdictLog, tmp_path: Path, gone: str, what: str) -> None:
     path, [task] = as_exported(log, tmp_path, "label_studio", [2])
     [annotation] = task["annotations"]
     annotation["result"] = [one for one in annotation["result"] if one["type"] != gone]
-    with pytest.raises(LabelError, match=f"the {what} of label 3 was removed.*umbra labels retract 3"):
+    with pytest.raises(LabelError, match=f"the {what}, of label 3, was removed.*umbra labels retract 3"):
         imported(log, path, "label_studio", [task])
 
 
@@ -186,6 +200,22 @@ def test_the_interface_does_not_overwrite_its_tasks(log: VerdictLog, tmp_path: P
     with pytest.raises(LabelError, match=r"tasks\.xml: wanted another suffix"):
         format_named("label_studio").write(labeled_frames(log, [1]), path)
     assert path.read_text() == "here before"
+
+
+def test_an_export_goes_where_a_link_leads_and_into_pipes(log: VerdictLog, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "labels.csv"
+    link.symlink_to(tmp_path / "elsewhere" / "kept.csv")
+    format_named("csv").write(labeled_frames(log, [1]), link)
+    assert link.is_symlink()
+    text = (tmp_path / "elsewhere" / "kept.csv").read_text()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        format_named("csv").write(labeled_frames(log, [1]), pipe)
+        assert read.result() == text
+    assert pipe.is_fifo()
 
 
 def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(log: VerdictLog, tmp_path: Path) -> None:
