@@ -125,7 +125,8 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
         if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
             shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
             _as_its_owner(station.root / SETTINGS_FILE, station)
-        shutil.rmtree(station.columns, ignore_errors=True)
+        for made_of_the_log in (station.columns, station.again.root):
+            shutil.rmtree(made_of_the_log, ignore_errors=True)
         with closing(VerdictLog(station.database)) as log:
             published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
             state = station.read_state() or {}

@@ -162,7 +162,7 @@ def screen(
         printer = _Printer(output)
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(targets))
-            one_shot = OneShot(inspector, settings, log, images)
+            one_shot = OneShot(inspector, settings, log, images=images)
             for row in one_shot.screen(targets):
                 printer.add(row)
                 progress.advance(task)
@@ -180,9 +180,9 @@ def rescreen(
         OutputFormat, typer.Option("--format", help="How to print; a table has the verdicts that differ from before.")
     ] = OutputFormat.TABLE,
 ) -> None:
-    """Let a bundle judge the archived frames that it has not judged, behind the line's back: logged, not published.
+    """Let a bundle judge the archived frames that it has not judged. The line's log and verdicts stay as they are.
 
-    Goes on where it was stopped.
+    What it says is kept beside them, in again/. Goes on where it was stopped.
     """
     from appliance.screening import Archive, OneShot
     from appliance.station import Station
@@ -194,7 +194,6 @@ def rescreen(
     console = talk()
     with ExitStack() as opened:
         log = opened.enter_context(closing(VerdictLog(place.database)))
-        images = _pictures(place, opened)
         if not log.has_frames(product=product, lot=lot):
             raise RefusedError(
                 f"product {product or 'of any name'}, lot {lot or 'of any name'}: the log has no frame of it"
@@ -202,13 +201,16 @@ def rescreen(
         chosen = find_bundle(bundle, place, log)
         with console.status("building engines"):
             inspector = opened.enter_context(closing(build_inspector(chosen, place.engine, cache=place.engines)))
-        archive = Archive(place, log, chosen.identity, product, lot)
+        place.again.root.mkdir(exist_ok=True)
+        again = opened.enter_context(closing(VerdictLog(place.again.database)))
+        images = _pictures(place.again, opened)
+        archive = Archive(place, log, again, chosen.identity, product, lot)
         printer, became = _Printer(output), Counter[tuple[str, str]]()
         with progress_bar(console) as progress:
             task = progress.add_task("screening", total=len(archive))
-            one_shot = OneShot(inspector, place.settings, log, images, archive)
+            one_shot = OneShot(inspector, place.settings, again, log, images, archive)
             for row in one_shot.screen(archive.targets()):
-                before = log.verdict_before(row)
+                before = log.newest_verdict(row["frame_id"])
                 became[before, row["verdict"]] += 1
                 if output is not OutputFormat.TABLE or before != row["verdict"]:
                     printer.add(row)

@@ -76,7 +76,7 @@ def retain(station: StationOption = DEFAULT_STATION, as_json: JsonOption = False
         say(json.dumps(asdict(report)))
         return
     say(f"deleted: pictures of {report.pictures} frames, {report.frames} frames, {report.files} verdict files "
-        f"({report.bytes_ / 1e6:.1f} MB), {report.verdicts} verdicts")  # fmt: skip
+        f"({report.bytes_ / 1e6:.1f} MB), {report.verdicts} verdicts, {report.verdicts_again} of those given again")  # fmt: skip
     for trouble in report.troubles:
         talk().print(trouble, markup=False)
     if report.kept:

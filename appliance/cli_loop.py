@@ -82,7 +82,7 @@ def loop_next(
         wanted = Wanted(metric=metric, count=count, diverse=diverse, product=product)
         ranked = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
         frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], images=place.images))
-        others = beside_the_order(log)
+        others = beside_the_order(place, log)
     if not frames:
         raise ApplianceError("no frame is left to label" + (f"; {OTHERS.format(others)}" if others else ""))
     out.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def rank_frames(
     place = Station.open(station)
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         frames = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
-        others = 0 if as_json else beside_the_order(log)
+        others = 0 if as_json else beside_the_order(place, log)
     if as_json:
         say(json.dumps(frames))
         return

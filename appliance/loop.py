@@ -58,7 +58,7 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
         "trained": trained["detail"] if trained else None, "next": step.value,
     }  # fmt: skip
     advice = ADVICE[step].format(disputed=disputed, new=new, trained=_name_of(waiting) if waiting else "")
-    if step is Step.LABEL and (others := beside_the_order(log)):
+    if step is Step.LABEL and (others := beside_the_order(place, log)):
         advice += f"; {others} frames were measured by other bundles only: umbra rescreen"
     return found | {"advice": advice}
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.columns import Columns, columns
+from appliance.columns import Columns
 from appliance.images import kept_planes
 from appliance.labels import Label, standing
+from appliance.measured import Part, Pool, measured
 from appliance.order import MOST_DIVERSE, Metric, Wanted
 from appliance.station import Station
 from appliance.verdict import per_pixel
@@ -34,31 +35,45 @@ def rank(
         wanted: which.
         progress: as for columns.
     """
-    newest = log.newest_measured()
-    if newest is None:
-        return []
-    held = columns(place.columns, log, newest["bundle"], progress=progress)
-    here = held.of(wanted.product, wanted.lot)
-    if not wanted.labeled:
-        here &= ~np.isin(held.frame_id, log.frames_people_labeled())
-    value = _value(held, wanted.metric, log)
-    order = np.flatnonzero(here)
-    order = order[np.lexsort((held.frame_id[order], -held.m_alpha[order], -value[order]))]
+    with measured(place, log, progress=progress) as pool:
+        return [] if pool is None else _page(pool, log, wanted)
+
+
+def beside_the_order(place: Station, log: VerdictLog) -> int:
+    """How many frames do not compete, since only other bundles measured them."""
+    with measured(place, log) as pool:
+        return 0 if pool is None else pool.others
+
+
+def _page(pool: Pool, log: VerdictLog, wanted: Wanted) -> list[dict[str, Any]]:
+    people = log.frames_people_labeled() if not wanted.labeled else []
+    part_of, row_of, frame_id, m_alpha, value = (np.concatenate(column) for column in zip(
+        *(_competing(number, part, log, wanted, people) for number, part in enumerate(pool.parts)), strict=True
+    ))  # fmt: skip
+    order = np.lexsort((frame_id, -m_alpha, -value))
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
         candidates = (
-            Candidate(int(i), float(value[i]), _described(place, int(held.frame_id[i]), newest["t"])) for i in order
+            Candidate(int(i), float(value[i]), _described(pool.parts[part_of[i]], int(frame_id[i]), pool.newest["t"]))
+            for i in order
         )
         end = min(wanted.offset + wanted.count, MOST_DIVERSE)
         chosen = diverse(candidates, end)[wanted.offset :] if wanted.offset < end else []
-    entries = (_entry(log, int(held.seq[i]), wanted.metric, float(value[i])) for i in chosen)
+    entries = (_entry(pool.parts[part_of[i]], int(row_of[i]), log, wanted.metric, float(value[i])) for i in chosen)
     return [entry for entry in entries if entry is not None]
 
 
-def beside_the_order(log: VerdictLog) -> int:
-    """How many frames do not compete, since only other bundles measured them."""
-    newest = log.newest_measured()
-    return 0 if newest is None else log.measured_by_others(newest["bundle"])
+def _competing(
+    number: int, part: Part, log: VerdictLog, wanted: Wanted, people: Collection[int]
+) -> tuple[NDArray[Any], ...]:
+    """Of the frames of a part that compete: number of the part, row, number of the frame, M_alpha, and what they are ordered by."""
+    held = part.held
+    here = held.of(wanted.product, wanted.lot) & part.counts
+    if people:
+        here &= ~np.isin(held.frame_id, list(people))
+    rows = np.flatnonzero(here)
+    value = _value(held, wanted.metric, log)[rows]
+    return np.full(len(rows), number), rows, held.frame_id[rows], held.m_alpha[rows], value
 
 
 def _value(held: Columns, metric: Metric, log: VerdictLog) -> NDArray[np.float64]:
@@ -81,20 +96,22 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
     return found
 
 
-def _described(place: Station, frame_id: int, t: float) -> Description | None:
+def _described(part: Part, frame_id: int, t: float) -> Description | None:
     """What is unseen in a frame; None where nothing is above t, or no picture is kept."""
-    kept = kept_planes(place.images, frame_id)
+    kept = kept_planes(part.images, frame_id)
     return None if kept is None or kept[1] is None else describe(kept[0], kept[1], t)
 
 
-def _entry(log: VerdictLog, seq: int, metric: Metric, value: float) -> dict[str, Any] | None:
-    """A frame of the ranking; None where retention has forgotten its verdict since the columns were made."""
-    row = log.verdict(seq)
-    if row is None:
+def _entry(part: Part, at: int, log: VerdictLog, metric: Metric, value: float) -> dict[str, Any] | None:
+    """A frame of the ranking; None where retention has forgotten it, or its verdict since the columns were made."""
+    row = part.log.verdict(int(part.held.seq[at]))
+    if row is None or (
+        part.log is not log and not log.frames("id = ? AND sha256 = ?", [row["frame_id"], row["sha256"]])
+    ):
         return None
     rois = [{"box": roi["box"], "score": roi["score"]} for roi in json.loads(row["rois"])]
     return {
         "frame_id": row["frame_id"], "frame": row["name"], "product": row["product"], "lot": row["lot"],
-        "m_alpha": row["m_alpha"], "m_thresh": row["m_thresh"], "rois": rois, "seq": seq, "metric": metric.value, "value": value,
-        "per_pixel": per_pixel(row),
+        "m_alpha": row["m_alpha"], "m_thresh": row["m_thresh"], "rois": rois, "seq": row["seq"],
+        "metric": metric.value, "value": value, "per_pixel": per_pixel(row),
     }  # fmt: skip

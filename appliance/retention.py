@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.errors import RefusedError
 from appliance.images import ImageStore
 from appliance.line.feed import key_of
 from appliance.put_away import judged_frame, put_away_files
@@ -32,6 +33,7 @@ class Report:
     Attributes:
         pictures, frames, files, verdicts: how many pictures of frames, frames in done/ and quarantine/, files in the
             outbox, and verdicts.
+        verdicts_again: how many that other bundles gave on archived frames.
         bytes_: of frames and files in the outbox.
         kept: frames in done/ and quarantine/ that were due but have no verdict in the log.
         troubles: what could not be done.
@@ -41,6 +43,7 @@ class Report:
     frames: int = 0
     files: int = 0
     verdicts: int = 0
+    verdicts_again: int = 0
     bytes_: int = 0
     kept: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
@@ -68,12 +71,13 @@ class Retention:
     now: float = field(default_factory=time.time)
 
     def run(self) -> Report:
-        """Delete what is due: pictures, frames in done/ and quarantine/, files in the outbox, verdicts, in this order."""
+        """Delete what is due: pictures, frames in done/ and quarantine/, files in the outbox, verdicts, in this order.
+
+        What was judged again goes by the same rules, and first.
+        """
         report = Report()
-        try:
-            self._pictures(report)
-        except sqlite3.Error as error:  # pictures may be lost; the disk must not fill over them
-            report.troubles.append(f"{self.station.images}: {error}; it may be deleted")
+        self._judged_again(report)
+        self._pictures_or_trouble(report)
         self._frames(report)
         wanted = self.station.settings.retention
         if wanted.outbox_days:
@@ -85,6 +89,18 @@ class Retention:
         for folder in (self.station.done, self.station.quarantine, self.station.outbox):
             _remove_empty(folder, before=self.now - EMPTY_S)
         return report
+
+    def _judged_again(self, report: Report) -> None:
+        place = self.station.again
+        if not place.database.exists():
+            return
+        try:
+            with closing(VerdictLog(place.database)) as log:
+                Retention(place, log, self.now)._pictures_or_trouble(report)
+                if days := self.station.settings.retention.verdicts_days:
+                    report.verdicts_again = log.forget(utc_of(self._cutoff(days)), chunk=CHUNK)
+        except RefusedError as error:
+            report.troubles.append(f"{error}; {place.root} may be deleted")
 
     def _verdicts(self, before: str, report: Report) -> int:
         """Forget verdicts that every host on the line has taken."""
@@ -104,6 +120,12 @@ class Retention:
     def _short_of(self) -> int:
         """Bytes that are wanted free and are not."""
         return self.station.settings.retention.free_bytes - self.station.free_bytes()
+
+    def _pictures_or_trouble(self, report: Report) -> None:
+        try:
+            self._pictures(report)
+        except sqlite3.Error as error:  # pictures may be lost; the disk must not fill over them
+            report.troubles.append(f"{self.station.images}: {error}; it may be deleted")
 
     def _pictures(self, report: Report) -> None:
         if not self.station.images.exists():

@@ -73,6 +73,7 @@ class Archive:
     Attributes:
         place: the station.
         log: of the station.
+        again: where verdicts on them go, beside the log.
         bundle: identity.
         product, lot: only these; None: all.
         gone: how many of the frames looked at have no file any more.
@@ -82,6 +83,7 @@ class Archive:
 
     place: Station
     log: VerdictLog
+    again: VerdictLog
     bundle: str
     product: str | None = None
     lot: str | None = None
@@ -95,7 +97,8 @@ class Archive:
         return self.gone + self.changed + len(self.unreadable)
 
     def __len__(self) -> int:
-        return self.log.count_frames_without(self.bundle, product=self.product, lot=self.lot)
+        of = {"product": self.product, "lot": self.lot}
+        return max(0, self.log.count_frames_without(self.bundle, **of) - self.again.count_frames_of(self.bundle, **of))
 
     def targets(self) -> Iterator[Target]:
         """Those whose file is there, oldest first.
@@ -106,13 +109,17 @@ class Archive:
         least = LEAST_ROOM * self.place.settings.disk.stop_bytes
         last = 0
         while rows := self.log.frames_without(self.bundle, after=last, product=self.product, lot=self.lot, limit=CHUNK):
+            judged = self.again.frames_of(self.bundle, first=rows[0]["id"], last=rows[-1]["id"])
             for row in rows:
+                if row["id"] in judged:
+                    continue
                 if (free := self.place.free_bytes()) < least:
                     raise RefusedError(f"disk: {free} bytes free; below {least} nothing is judged again, so that the screener has "
                                        f"room; said again, it goes on")  # fmt: skip
                 if (target := self._target(row)) is None:
                     self.gone += 1
                 else:
+                    self.again.adopt_frame(row)
                     yield target
             last = rows[-1]["id"]
 
@@ -146,6 +153,7 @@ class OneShot:
         inspector: the engines.
         settings: decoding and decision.
         log: where verdicts are kept, or None to keep none.
+        limits: log of the limits, where it is another.
         images: where pictures are kept, or None.
         archive: told of archived targets that have no row, or None.
         lost: pictures that could not be kept; the verdict does not wait for them.
@@ -154,6 +162,7 @@ class OneShot:
     inspector: Inspector
     settings: Settings
     log: VerdictLog | None = None
+    limits: VerdictLog | None = None
     images: ImageStore | None = None
     archive: Archive | None = None
     lost: int = 0
@@ -178,11 +187,11 @@ class OneShot:
                 yield from self._screen([frame for frame in read if frame is not None])
 
     def _screen(self, frames: Sequence[Frame]) -> Iterator[Row]:
-        own, log = self.inspector.bundle, self.log
+        own, log, limits = self.inspector.bundle, self.log, self.limits or self.log
         known = [log.find_verdict(f.identity.path, f.sha256, own.identity) if log else None for f in frames]
         new = [frame for frame, row in zip(frames, known, strict=True) if row is None]
         judged = iter(judge(
-            new, self.inspector, spec=lambda product: log.spec_for(product, own.spec) if log else own.spec,
+            new, self.inspector, spec=lambda product: limits.spec_for(product, own.spec) if limits else own.spec,
             capture_failed=self.settings.capture_failed,
         ))  # fmt: skip
         for frame, row in zip(frames, known, strict=True):

@@ -111,6 +111,11 @@ class Station:
         """What questions over all frames read; may be deleted."""
         return self.root / "columns"
 
+    @property
+    def again(self) -> Station:
+        """What other bundles said of archived frames: log, pictures and columns as the station's; may be deleted."""
+        return Station(self.root / "again", self.settings)
+
     def load_bundle(self, name: str | None = None, *, active: str | None = None) -> Bundle:
         """A bundle by name or folder; else the active one; else the one in the settings.
 

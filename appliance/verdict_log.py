@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from appliance.errors import RefusedError
 from appliance.frame import Frame
 from appliance.label_log import LabelLog
 from appliance.reading import UNREAD
@@ -82,10 +83,9 @@ class VerdictLog(LabelLog):
         rows = self.select(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
         return rows[0] if rows else None
 
-    def verdict_before(self, row: Mapping[str, Any]) -> str:
-        """What the frame of a verdict was judged before it by another bundle: PASS, FAIL, RETEST, or "nothing"."""
-        sql = "SELECT verdict FROM verdicts WHERE frame_id = ? AND seq < ? ORDER BY seq DESC LIMIT 1"
-        rows = self.select(sql, (row["frame_id"], row["seq"]))
+    def newest_verdict(self, frame_id: int) -> str:
+        """What a frame was judged last: PASS, FAIL, RETEST, or "nothing" where it was forgotten."""
+        rows = self.select("SELECT verdict FROM verdicts WHERE frame_id = ? ORDER BY seq DESC LIMIT 1", (frame_id,))
         return str(rows[0]["verdict"]) if rows else "nothing"
 
     def verdicts(
@@ -157,15 +157,13 @@ class VerdictLog(LabelLog):
         sql = "SELECT COUNT(DISTINCT frame_id) FROM verdicts WHERE score IS NOT NULL"
         return self._number(sql)
 
-    def newest_measured(self) -> Row | None:
-        """The newest verdict that measured an unseen map: by the active bundle; where it has none, on the line; else any."""
-        activation = self.activation()
-        for where, values in (
-            ("v.bundle = ?", [activation["identity"] if activation else ""]), ("v.origin = 'inbox'", []), ("1", []),
-        ):  # fmt: skip
-            if rows := self.verdicts(f"v.histogram IS NOT NULL AND {where}", values, limit=1, newest=True):
-                return rows[0]
-        return None
+    def newest_measured(self, *, bundle: str | None = None, origin: str | None = None) -> Row | None:
+        """The newest verdict that measured an unseen map, of a bundle and an origin where they are given."""
+        asked = {"bundle": bundle, "origin": origin}
+        only = {name: value for name, value in asked.items() if value is not None}
+        where = " AND ".join(("v.histogram IS NOT NULL", *(f"v.{name} = ?" for name in only)))
+        rows = self.verdicts(where, list(only.values()), limit=1, newest=True)
+        return rows[0] if rows else None
 
     def measured_by_others(self, bundle: str) -> int:
         """How many frames have an unseen map, but none that this bundle measured."""
@@ -185,6 +183,34 @@ class VerdictLog(LabelLog):
         """Whether there is any frame, of this product and lot where they are given."""
         sql = "SELECT 1 FROM frames WHERE (? IS NULL OR product = ?) AND (? IS NULL OR lot = ?) LIMIT 1"
         return bool(self.select(sql, (product, product, lot, lot)))
+
+    def frames_of(self, bundle: str, *, first: int, last: int) -> set[int]:
+        """Numbers, in a range, of the frames that a bundle has judged."""
+        sql = "SELECT frame_id FROM verdicts WHERE bundle = ? AND frame_id BETWEEN ? AND ?"
+        return {row["frame_id"] for row in self.select(sql, (bundle, first, last))}
+
+    def count_frames_of(self, bundle: str, *, product: str | None = None, lot: str | None = None) -> int:
+        """How many there are of them, of a product and a lot."""
+        sql = ("SELECT COUNT(*) FROM verdicts v JOIN frames f ON f.id = v.frame_id WHERE v.bundle = ? "
+               "AND (? IS NULL OR f.product = ?) AND (? IS NULL OR f.lot = ?)")  # fmt: skip
+        return self._number(sql, (bundle, product, product, lot, lot))
+
+    def adopt_frame(self, frame: Row) -> None:
+        """Have a frame of another log, by its number there.
+
+        Raises:
+            RefusedError: another frame has its number, or it has another number, here.
+        """
+        known = self.select("SELECT id, path, sha256 FROM frames WHERE id = ? OR (path = ? AND sha256 = ?)",
+                            (frame["id"], frame["path"], frame["sha256"]))  # fmt: skip
+        if not known:
+            with self.transaction() as db:
+                names, marks = ", ".join(frame), ", ".join("?" * len(frame))
+                db.execute(f"INSERT INTO frames ({names}) VALUES ({marks})", list(frame.values()))  # noqa: S608
+        elif any(row[name] != frame[name] for row in known for name in row):
+            raise RefusedError(
+                f"{self.path}: its frame {known[0]['id']} is not that of the station's log; delete its folder"
+            )
 
     def count_frames_without(self, bundle: str, *, product: str | None = None, lot: str | None = None) -> int:
         """How many there are of them."""

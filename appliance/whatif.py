@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.columns import columns
+from appliance.columns import Columns
 from appliance.labels import standing
+from appliance.measured import measured
 from appliance.station import Station
 from appliance.verdict_log import VerdictLog
 from engines.histograms import Bounds, m_alpha, m_thresh
@@ -95,19 +96,24 @@ def _unseen_what_if(
 
     Each number is [at least, at most]; both are the same where t is a multiple of 1/256, or t and alpha are the bundle's own.
     """
-    newest = log.newest_measured()
-    if newest is None:
-        return {"bundle": None, "frames": 0}
-    held = columns(place.columns, log, newest["bundle"], progress=progress)
-    here = held.of(product, lot)
-    found: dict[str, Any] = {"bundle": held.bundle, "frames": int(here.sum())}
-    if t is not None:
-        own = _exactly(held.m_thresh) if t == newest["t"] else None
-        found["m_thresh"] = {"t": t} | _told(own or m_thresh(held.histogram, t), here)
-    if alpha is not None:
-        own = _exactly(held.m_alpha) if alpha == newest["alpha"] else None
-        found["m_alpha"] = {"alpha": alpha} | _told(own or m_alpha(held.histogram, alpha), here)
-    return found
+    with measured(place, log, progress=progress) as pool:
+        if pool is None:
+            return {"bundle": None, "frames": 0}
+        here = [(part.held, part.held.of(product, lot) & part.counts) for part in pool.parts]
+        found: dict[str, Any] = {"bundle": pool.newest["bundle"], "frames": sum(int(rows.sum()) for _, rows in here)}
+
+        def told(of: Callable[[Columns], Bounds]) -> dict[str, Any]:
+            return _told([(of(held), rows) for held, rows in here])
+
+        if t is not None:
+            own = t == pool.newest["t"]
+            found["m_thresh"] = {"t": t} | told(lambda c: _exactly(c.m_thresh) if own else m_thresh(c.histogram, t))
+        if alpha is not None:
+            same = alpha == pool.newest["alpha"]
+            found["m_alpha"] = {"alpha": alpha} | told(
+                lambda c: _exactly(c.m_alpha) if same else m_alpha(c.histogram, alpha)
+            )
+        return found
 
 
 def _exactly(measured: NDArray[Any]) -> Bounds:
@@ -115,14 +121,15 @@ def _exactly(measured: NDArray[Any]) -> Bounds:
     return Bounds(values, values, exact=True)
 
 
-def _told(bounds: Bounds, here: NDArray[np.bool_]) -> dict[str, Any]:
-    """Mean, mean per pixel, frames above zero and quantiles, each [at least, at most]."""
-    both = [side[here] for side in (bounds.lower, bounds.upper)]
-    if not here.any():
-        return {"exact": bounds.exact}
+def _told(parts: Sequence[tuple[Bounds, NDArray[np.bool_]]]) -> dict[str, Any]:
+    """Mean, mean per pixel, frames above zero and quantiles of the rows that count, each [at least, at most]."""
+    exact = all(bounds.exact for bounds, _ in parts)
+    both = [np.concatenate([getattr(bounds, side)[rows] for bounds, rows in parts]) for side in ("lower", "upper")]
+    if not len(both[0]):
+        return {"exact": exact}
     quantiles = [np.quantile(side, QUANTILES, method="higher") for side in both]
     return {
-        "exact": bounds.exact,
+        "exact": exact,
         "mean": [float(side.mean()) for side in both],
         "mean_per_pixel": [float(side.mean() / PIXELS) for side in both],
         "frames_above_0": [int((side > 0).sum()) for side in both],

@@ -77,6 +77,8 @@ def test_a_leftover_of_the_log_before_does_not_leak_into_the_restored_one(statio
         fill(log, 3, 3)
         leftover = station.database.with_name("umbra.db-wal").read_bytes()
     assert leftover
+    station.again.root.mkdir()
+    station.again.database.touch()  # of frames that the backup does not know
     station.database.unlink()  # an operator moved the log away, and forgot what belongs to it
     station.database.with_name("umbra.db-wal").write_bytes(leftover)
     done = restore(tmp_path / "copy", station)
@@ -84,6 +86,7 @@ def test_a_leftover_of_the_log_before_does_not_leak_into_the_restored_one(statio
         assert log.last_seq() == done.verdicts == 3
     [aside] = station.root.glob("umbra.db.before-*-wal")
     assert aside.read_bytes() == leftover
+    assert not station.again.root.exists()
 
 
 def test_frames_that_are_judged_again_replace_nothing(station: Station, tmp_path: Path) -> None:

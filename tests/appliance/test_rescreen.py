@@ -82,22 +82,37 @@ def test_each_archived_frame_is_judged_once_and_not_published(station: Station, 
         f"{mild}: 3 frames judged, 3 FAIL became PASS; 2 have no file any more, 1 a file of other bytes, 0 one that"
         in told
     )
-    stored = [row for row in log.verdicts() if row["bundle"] == mild]
+    with closing(VerdictLog(station.again.database, readonly=True)) as again:
+        stored = again.verdicts()
     assert [(row["frame_id"], row["path"], row["origin"]) for row in stored] == [
         (before[name]["frame_id"], before[name]["path"], "screen") for name in ("d0.png", "d1.png", "d5.png")
     ]
+    assert {row["seq"] for row in log.verdicts()} == {
+        row["seq"] for row in before.values()
+    }  # the line's log is as it was
     assert not list(station.outbox.rglob("*"))
-    again = umbra("rescreen", "--bundle", "mild", "--station", station.root)
-    assert "0 frames judged, all as before" in " ".join(again.stderr.split())
+    assert "0 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
 
 
 def test_rescreening_goes_on_where_it_was_stopped(station: Station, log: VerdictLog, mild: str) -> None:
-    archive = Archive(station, log, mild)
-    assert (len(archive), len(list(archive.targets()))) == (6, 4)  # of one the bytes tell only when they are read
-    assert len(Archive(station, log, mild, product="Q")) == 0
-    assert len(Archive(station, log, mild, product="P", lot="L")) == 6
-    umbra("rescreen", "--bundle", "mild", "--station", station.root)
-    assert len(Archive(station, log, mild)) == 3
+    station.again.root.mkdir()
+    with closing(VerdictLog(station.again.database)) as again:
+        archive = Archive(station, log, again, mild)
+        assert (len(archive), len(list(archive.targets()))) == (6, 4)  # of one the bytes tell only when they are read
+        assert len(Archive(station, log, again, mild, product="Q")) == 0
+        assert len(Archive(station, log, again, mild, product="P", lot="L")) == 6
+        umbra("rescreen", "--bundle", "mild", "--station", station.root)
+        assert len(Archive(station, log, again, mild)) == 3
+        assert len(list(Archive(station, log, again, mild).targets())) == 1
+
+
+def test_what_was_judged_again_is_of_this_log(station: Station, log: VerdictLog, mild: str) -> None:
+    station.again.root.mkdir()
+    with closing(VerdictLog(station.again.database)) as again:
+        row = log.frames("1", [])[0]
+        again.adopt_frame(row | {"path": "P/L/another.png"})
+    told = told_of("rescreen", "--bundle", "mild", "--station", station.root, expect=1)
+    assert f"its frame {row['id']} is not that of the station's log; delete its folder" in told
 
 
 def test_the_order_is_of_all_frames_again(station: Station, log: VerdictLog, mild: str) -> None:
@@ -143,11 +158,13 @@ def test_nothing_is_judged_again_on_a_disk_that_is_nearly_full(station: Station,
     (station.root / "umbra.toml").write_text(f"[disk]\nstop_bytes = {10**18}\n")
     told = told_of("rescreen", "--bundle", "mild", "--station", station.root, expect=1)
     assert "below 2000000000000000000 nothing is judged again" in told
-    assert {row["bundle"] for row in log.verdicts()} != {mild}
+    with closing(VerdictLog(station.again.database, readonly=True)) as again:
+        assert not again.verdicts()
 
 
 def test_a_picture_that_cannot_be_kept_costs_no_verdict(station: Station, log: VerdictLog, mild: str) -> None:
-    station.images.write_bytes(b"no database" * 100)
+    station.again.root.mkdir()
+    station.again.images.write_bytes(b"no database" * 100)
     told = told_of("rescreen", "--bundle", "mild", "--station", station.root)
     assert "no pictures are kept" in told
     assert "3 frames judged" in told

@@ -186,6 +186,25 @@ def test_pictures_go_by_bytes_and_their_room_is_given_back(station: Station, log
     assert station.images.stat().st_size < before // 2
 
 
+def test_what_was_judged_again_goes_by_the_same_rules(station: Station, log: VerdictLog) -> None:
+    frame_id = put(station, log, "d1")
+    place = station.again
+    place.root.mkdir()
+    old = "2020-01-01T00:00:00.000Z"
+    with closing(VerdictLog(place.database)) as again, closing(ImageStore(place.images)) as store:
+        again.adopt_frame(log.frames("id = ?", [frame_id])[0] | {"first_seen_at": old})
+        row = log.verdicts()[0]
+        again.record(frame(size=1000), row_of(row["path"], row["sha256"]) | {"bundle": "other@1", "decided_at": old})
+        store.add(frame_id, replace(measured(), image=np.zeros((224, 224), np.uint8)))
+        report = keep(station, log, images_days=1, verdicts_days=1, outbox_days=1)
+        assert (report.pictures, report.verdicts, report.verdicts_again) == (1, 0, 1)
+        assert again.verdicts() == []
+        assert store.frames() == set()
+    assert len(log.verdicts()) == 1
+    place.database.write_bytes(b"no database" * 100)
+    assert any("again may be deleted" in trouble for trouble in keep(station, log, images_days=1).troubles)
+
+
 def test_pictures_of_an_earlier_store_are_given_back_too(station: Station, log: VerdictLog) -> None:
     with closing(sqlite3.connect(station.images)) as old:
         old.execute("CREATE TABLE images (frame_id INTEGER PRIMARY KEY, image BLOB, unseen BLOB)")
