@@ -73,6 +73,7 @@ def loop_next(
 ) -> None:
     """Write the frames to label next as Label Studio tasks, with their overlays beside them."""
     from appliance.exchange import format_named, labeled_frames
+    from appliance.measured import looks
     from appliance.rank import beside_the_order, rank
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
@@ -81,7 +82,8 @@ def loop_next(
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         wanted = Wanted(metric=metric, count=count, diverse=diverse, product=product)
         ranked = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
-        frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], images=place.images))
+        with looks(place, log) as look:
+            frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], look=look))
         others = beside_the_order(place, log)
     if not frames:
         raise ApplianceError("no frame is left to label" + (f"; {OTHERS.format(others)}" if others else ""))

@@ -82,6 +82,47 @@ def again_log(place: Station) -> VerdictLog | None:
     return VerdictLog(place.again.database, readonly=True) if place.again.database.exists() else None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found in one frame.
+
+    Attributes:
+        row: the verdict.
+        images: images.db of its pictures.
+    """
+
+    row: Row
+    images: Path
+
+
+@contextmanager
+def looks(place: Station, log: VerdictLog) -> Iterator[Callable[[int], Look | None]]:
+    """What whoever labels a frame is to see: what the active bundle found, where it judged the frame again; else the line.
+
+    Args:
+        place: the station.
+        log: of the station.
+
+    Yields:
+        A function of the number of a frame; None where it has no verdict.
+    """
+    with ExitStack() as opened:
+        beside = opened.enter_context(closing(found)) if (found := again_log(place)) else None
+        activation = log.activation()
+
+        def look(frame_id: int) -> Look | None:
+            rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+            if not rows:
+                return None
+            if beside is not None and activation is not None and rows[0]["bundle"] != activation["identity"]:
+                where = "f.id = ? AND f.sha256 = ? AND v.bundle = ?"
+                if again := beside.verdicts(where, [frame_id, rows[0]["sha256"], activation["identity"]], limit=1):
+                    return Look(again[0], place.again.images)
+            return Look(rows[0], place.images)
+
+        yield look
+
+
 def _newest(log: VerdictLog, beside: VerdictLog | None) -> Row | None:
     activation = log.activation()
     if activation is not None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -20,6 +20,7 @@ from appliance.api.following import AT_ONCE, documents, follow, item, last_seq, 
 from appliance.api.straight import NUMBER
 from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
+from appliance.measured import looks
 from appliance.overlay import pictures_of
 from appliance.verdict import Row, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
@@ -135,11 +136,18 @@ def image(station: StationOf, log: ReadLog, frame_id: int) -> Response:
 
 
 @router.get("/frames/{frame_id}/unseen.png", response_class=Response, responses=_PNG)
-def unseen(station: StationOf, log: ReadLog, frame_id: int) -> Response:
+def unseen(
+    station: StationOf, log: ReadLog, frame_id: int,
+    again: Annotated[bool, Query(description="as the active bundle saw it, where it judged the frame again")] = False,
+) -> Response:  # fmt: skip
     """The stretched image with the unseen map as heat and its regions numbered."""
-    row = _frame(log, frame_id)
+    row, images = _frame(log, frame_id), station.images
+    if again:
+        with looks(station, log) as look:
+            seen = look(frame_id)
+        row, images = (seen.row, seen.images) if seen is not None else (row, images)
     size = (row["width"], row["height"]) if row["width"] else None
-    pictures = pictures_of(station.images, frame_id, json.loads(row["rois"] or "[]"), size)
+    pictures = pictures_of(images, frame_id, json.loads(row["rois"] or "[]"), size)
     if pictures is None:
         raise _no_picture(frame_id)
     if pictures[1] is None:

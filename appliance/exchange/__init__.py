@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TextIO
 
 from appliance.frame import checked_text
 from appliance.labels import UNNAMED, Label, LabelError, Origin, Standing, checked, in_order, in_utc, standing
+from appliance.measured import Look
 from appliance.overlay import pictures_of
 from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
@@ -136,13 +137,20 @@ def format_named(name: str) -> Format:
     return known[name]
 
 
-def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | None = None) -> Iterator[LabeledFrame]:
+def labeled_frames(
+    log: VerdictLog,
+    frame_ids: Iterable[int],
+    *,
+    images: Path | None = None,
+    look: Callable[[int], Look | None] | None = None,
+) -> Iterator[LabeledFrame]:
     """Frames of the log, in the order given, with their labels and the regions of their newest verdict.
 
     Args:
         log: where they are.
         frame_ids: which.
         images: images.db, where pictures are wanted, too.
+        look: finds regions and pictures instead.
     """
     labels = log.labels(taken_back=True)
     for frame_id in frame_ids:
@@ -150,6 +158,8 @@ def labeled_frames(log: VerdictLog, frame_ids: Iterable[int], *, images: Path | 
         if not rows:  # forgotten by retention meanwhile
             continue
         row = rows[0]
+        if look is not None and (seen := look(frame_id)) is not None:
+            row, images = seen.row, seen.images
         frame = LabeledFrame(
             frame_id=frame_id, path=row["path"], sha256=row["sha256"], product=row["product"], lot=row["lot"],
             width=row["width"], height=row["height"], labels=tuple(labels.get(frame_id, ())),

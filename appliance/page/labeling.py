@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from appliance.api.access import ReadLog, StationOf
 from appliance.images import kept_pictures
 from appliance.labels import standing
+from appliance.measured import Look, looks
 from appliance.order import Metric, Wanted
 from appliance.page.shell import address, page
 from appliance.rank import rank
@@ -70,9 +71,11 @@ def bench(request: Request, station: StationOf, log: ReadLog, wanted: OrderOf, f
     row = rows[0]
     labels = log.labels(frame_id).get(frame_id, [])
     names = sorted({name for given in log.labels().values() for label in given for name in label.box_classes if name})
-    pictures = kept_pictures(station.images, frame_id)
+    with looks(station, log) as look:
+        seen = look(frame_id) or Look(row, station.images)
+    image, pictures = kept_pictures(station.images, frame_id), kept_pictures(seen.images, frame_id)
     return page(
-        request, "bench.html", row=row, rois=json.loads(row["rois"] or "[]"), has_image=pictures is not None,
+        request, "bench.html", row=row, rois=json.loads(seen.row["rois"] or "[]"), has_image=image is not None,
         has_map=pictures is not None and pictures[1] is not None, labels=labels, holds=standing(labels).label,
         classes=CLASSES, names=names, asked=_asked(wanted), offset=wanted.offset,
         can_write=station.settings.api.token_sha256 is not None,

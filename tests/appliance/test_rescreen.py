@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.formats import write_frame
+from appliance.measured import looks
 from appliance.put_away import places_of
 from appliance.screening import Archive
 from appliance.station import Station
@@ -120,6 +121,18 @@ def test_the_order_is_of_all_frames_again(station: Station, log: VerdictLog, mil
     umbra("rescreen", "--station", station.root)
     ranked = json.loads(umbra("rank", "--json", "--station", station.root).stdout)
     assert sorted(one["frame"] for one in ranked) == ["d0.png", "d1.png", "d5.png"]
+    umbra("loop", "next", "--out", station.root / "next", "--station", station.root)
+    tasks = json.loads((station.root / "next" / "tasks.json").read_text())
+    assert {task["predictions"][0]["model_version"] for task in tasks} == {mild}
+    given = json.loads(umbra("spec", "whatif", "--t", "0.5", "--json", "--station", station.root).stdout)["unseen"]
+    assert (given["bundle"], given["frames"]) == (mild, 3)
+    with looks(station, log) as look:
+        seen = {row["name"]: look(row["frame_id"]) for row in log.verdicts()}
+    assert {name for name, one in seen.items() if one and one.row["bundle"] == mild} == {"d0.png", "d1.png", "d5.png"}
+    assert all(one and one.images.exists() for one in seen.values())
+    shutil.rmtree(station.again.root)  # it may be deleted: the order is that of the line again
+    ranked = json.loads(umbra("rank", "--json", "--station", station.root).stdout)
+    assert len(ranked) == 6
 
 
 @pytest.fixture
