@@ -19,17 +19,23 @@ from appliance.verdict_log import LARGEST_SEQ
 from engines import CLASSES
 
 CARDS = 24
+METRICS = {
+    Metric.ROIS: "regions, each by its peak",
+    Metric.M_ALPHA: "M alpha",
+    Metric.M_THRESH: "M thresh",
+    Metric.BALANCED: "balanced by labels so far",
+}
 router = APIRouter(include_in_schema=False)
 
 
 async def the_order(
-    metric: Metric = Metric.M_ALPHA,
+    metric: Metric = Metric.ROIS,
     product: str = "",
     lot: str = "",
     diverse: bool = False,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Wanted:
-    """The order of the queue, and how many of it were passed over."""
+    """The order of the queue, and how many of it were passed over; as `umbra loop next` asks where nothing is said."""
     return Wanted(metric=metric, count=CARDS, offset=offset, diverse=diverse, product=product or None, lot=lot or None)
 
 
@@ -48,7 +54,7 @@ def queue(request: Request, station: StationOf, log: ReadLog, wanted: OrderOf) -
     """The frames with the most in them that was never seen, as pictures."""
     cards = rank(station, log, wanted)
     products = [row["product"] for row in log.select("SELECT DISTINCT product FROM frames ORDER BY 1")]
-    return page(request, "queue.html", cards=cards, wanted=wanted, asked=_asked(wanted), metrics=list(Metric),
+    return page(request, "queue.html", cards=cards, wanted=wanted, asked=_asked(wanted), metrics=METRICS,
                 products=products, step=CARDS)  # fmt: skip
 
 

@@ -95,6 +95,11 @@ def classes(summary: Mapping[str, Any], ours: str) -> str:
     return table(["class", *steps.values()], [*paper, *rows])
 
 
+def confirmation(summary: Mapping[str, Any]) -> str:
+    """F1 of more seeds, of equal images and of equal boxes."""
+    return "\n\n".join(strategies(summary, equal=equal) for equal in (False, True))
+
+
 def markdown(summary: Mapping[str, Any], ours: str) -> str:
     """All of them."""
     parts = [

@@ -49,14 +49,19 @@ def frame_shown(page: Page) -> int:
 
 
 def test_the_queue_is_the_ranking(page: Page, http: httpx.Client) -> None:
-    ranked = http.get("/v1/rank?metric=m_alpha&count=24").json()
+    orders = {}
     page.goto("/label")
-    names = page.locator(".gallery li a").all_inner_texts()
-    assert [name.strip() for name in names] == [entry["frame"] for entry in ranked]
+    for metric in ("rois", "m_alpha"):
+        orders[metric] = [entry["frame"] for entry in http.get(f"/v1/rank?metric={metric}&count=24").json()]
+        names = page.locator(".gallery li a").all_inner_texts()
+        assert [name.strip() for name in names] == orders[metric]
+        page.get_by_label("Most first by").select_option("M alpha")
+        page.get_by_role("button", name="Show").click()
+    assert orders["rois"] != orders["m_alpha"]
 
 
 def test_a_frame_is_labeled_by_mouse_and_the_next_comes(page: Page, http: httpx.Client) -> None:
-    ranked = http.get("/v1/rank?metric=m_alpha&count=2").json()
+    ranked = http.get("/v1/rank?metric=rois&count=2").json()
     page.goto("/label")
     sign_in(page)
     page.get_by_role("link", name="Label them one by one").click()
@@ -119,7 +124,7 @@ def test_what_is_skipped_stays_in_the_queue(page: Page, http: httpx.Client) -> N
     page.keyboard.press("s")
     page.wait_for_url("**offset=1**")
     assert frame_shown(page) != first
-    ranked = http.get("/v1/rank?metric=m_alpha&count=24&product=GOOD").json()
+    ranked = http.get("/v1/rank?metric=rois&count=24&product=GOOD").json()
     assert first in [entry["frame_id"] for entry in ranked]
 
 
