@@ -3,7 +3,7 @@
 Ten first images, two rounds of ten chosen by each strategy, a detector trained on each choice, one fixed test set; as
 many boxes as well as as many images; five seeds. Hours on two cores; goes on where it was stopped.
 
-With `--confirm` five more seeds, of OURS, sequential and random alone: OURS is the best of several of the first five, and
+With `--confirm` five more seeds, of CONFIRMED alone: OURS is the best of several of the first five, and
 what is best of several is in part so by chance.
 """
 
@@ -31,7 +31,7 @@ RESULT_FILE = RESULTS / "active_labeling.json"
 SEEDS = range(5, 10)  # with the lower ones constants were tried
 OURS = "rois"
 CONFIRMATION = range(10, 15)  # no choice was made with them
-CONFIRMED = ("sequential", "random", OURS)
+CONFIRMED = ("sequential", "random", OURS, "rois diverse")
 MEASURES = ("precision", "recall", "f1")
 
 
