@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from appliance.again import alone
 from appliance.errors import OutOfServiceError, RefusedError
 from appliance.images import newest_frame
 from appliance.line.files import seq_of, sync_folder
@@ -22,7 +23,7 @@ from appliance.migrations import MIGRATIONS
 from appliance.put_away import judged_frame, move, put_away_files
 from appliance.settings import SETTINGS_FILE
 from appliance.sidecar import SIDECAR_SUFFIX
-from appliance.station import Station, StationLock
+from appliance.station import Station, StationLock, as_its_owner
 from appliance.verdict import now_utc
 from appliance.verdict_log import VerdictLog
 
@@ -109,37 +110,43 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
 
     Raises:
         RefusedError: the backup is damaged or newer than this Umbra.
-        StationBusyError: a screener runs.
+        StationBusyError: a screener runs, or archived frames are judged again.
     """
     told = _checked(backup)
     lock = StationLock(station)
     try:
-        part = station.database.with_name(f".{DATABASE}.part")
-        shutil.copyfile(backup / DATABASE, part)
-        _as_its_owner(part, station)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        set_aside = _set_aside(station)
-        part.rename(station.database)
-        sync_folder(station.root)
-        if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
-            shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
-            _as_its_owner(station.root / SETTINGS_FILE, station)
-        for made_of_the_log in (station.columns, station.again.root):
-            shutil.rmtree(made_of_the_log, ignore_errors=True)
-        with closing(VerdictLog(station.database)) as log:
-            published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
-            state = station.read_state() or {}
-            log.skip_numbers(seq=max(published, state.get("last_seq") or 0), frame_id=newest_frame(station.images))
-            log.add_event("log.restored", backup=str(backup), at=told["at"], verdicts=told["verdicts"])
-            unknown = tuple(_unknown(station, log))
-            next_seq = log.next_seq()
-        for path in (*station.root.glob(f"{DATABASE}*"), *station.root.glob(".*.lock")):
-            _as_its_owner(path, station)
-        back = tuple(path for path in unknown if again and _judge_again(path, station))
-        return Restored(told["verdicts"], set_aside, next_seq, unknown, back, _differ(backup, station))
+        with alone(station):
+            return _restored(backup, station, told, again=again)
     finally:
         lock.release()
+
+
+def _restored(backup: Path, station: Station, told: dict[str, Any], *, again: bool) -> Restored:
+    part = station.database.with_name(f".{DATABASE}.part")
+    shutil.copyfile(backup / DATABASE, part)
+    as_its_owner(part, station.root)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    set_aside = _set_aside(station)
+    part.rename(station.database)
+    sync_folder(station.root)
+    if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
+        shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
+        as_its_owner(station.root / SETTINGS_FILE, station.root)
+    for made_of_the_log in (station.columns, station.again.root):
+        if made_of_the_log.exists():
+            shutil.rmtree(made_of_the_log)
+    with closing(VerdictLog(station.database)) as log:
+        published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
+        state = station.read_state() or {}
+        log.skip_numbers(seq=max(published, state.get("last_seq") or 0), frame_id=newest_frame(station.images))
+        log.add_event("log.restored", backup=str(backup), at=told["at"], verdicts=told["verdicts"])
+        unknown = tuple(_unknown(station, log))
+        next_seq = log.next_seq()
+    for path in (*station.root.glob(f"{DATABASE}*"), *station.root.glob(".*.lock")):
+        as_its_owner(path, station.root)
+    back = tuple(path for path in unknown if again and _judge_again(path, station))
+    return Restored(told["verdicts"], set_aside, next_seq, unknown, back, _differ(backup, station))
 
 
 def _differ(backup: Path, station: Station) -> bool:
@@ -187,13 +194,6 @@ def _set_aside(station: Station) -> Path | None:
 
 def _beside(station: Station, suffix: str) -> Path:
     return station.database.with_name(DATABASE + suffix)
-
-
-def _as_its_owner(path: Path, station: Station) -> None:
-    """What root puts into a station belongs to whom the station belongs to: the screener must be able to write it."""
-    owner = station.root.stat()
-    if os.geteuid() == 0:
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _unknown(station: Station, log: VerdictLog) -> Iterator[Path]:

@@ -7,7 +7,6 @@ import json
 import os
 import sqlite3
 import sys
-from collections import Counter
 from contextlib import ExitStack, closing
 from enum import StrEnum
 from importlib.metadata import version
@@ -177,15 +176,19 @@ def rescreen(
     product: Annotated[str | None, typer.Option(help="Only this product.")] = None,
     lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
     output: Annotated[
-        OutputFormat, typer.Option("--format", help="How to print; a table has the verdicts that differ from before.")
+        OutputFormat,
+        typer.Option(
+            "--format", help="How to print: a table of all verdicts that differ from before, or each as it comes."
+        ),
     ] = OutputFormat.TABLE,
 ) -> None:
     """Let a bundle judge the archived frames that it has not judged. The line's log and verdicts stay as they are.
 
     What it says is kept beside them, in again/. Goes on where it was stopped.
     """
+    from appliance.again import AgainLog, Changes, alone
     from appliance.screening import Archive, OneShot
-    from appliance.station import Station
+    from appliance.station import Station, as_its_owner
     from appliance.verdict_log import VerdictLog
     from engines.build import build_inspector
 
@@ -201,27 +204,35 @@ def rescreen(
         chosen = find_bundle(bundle, place, log)
         with console.status("building engines"):
             inspector = opened.enter_context(closing(build_inspector(chosen, place.engine, cache=place.engines)))
+        opened.enter_context(alone(place))
         place.again.root.mkdir(exist_ok=True)
-        again = opened.enter_context(closing(VerdictLog(place.again.database)))
+        again = opened.enter_context(closing(AgainLog(place, log)))
+        again.follow(log)
         images = _pictures(place.again, opened)
+        for path in (place.again.root, *place.again.root.iterdir()):
+            as_its_owner(path, place.root)
         archive = Archive(place, log, again, chosen.identity, product, lot)
-        printer, became = _Printer(output), Counter[tuple[str, str]]()
-        with progress_bar(console) as progress:
-            task = progress.add_task("screening", total=len(archive))
-            one_shot = OneShot(inspector, place.settings, again, log, images, archive)
-            for row in one_shot.screen(archive.targets()):
-                before = log.newest_verdict(row["frame_id"])
-                became[before, row["verdict"]] += 1
-                if output is not OutputFormat.TABLE or before != row["verdict"]:
+        printer, changes, judged = _Printer(output), Changes(), 0
+        one_shot = OneShot(inspector, place.settings, again, log, images, archive)
+        try:
+            with progress_bar(console) as progress:
+                task = progress.add_task("screening", total=len(archive))
+                for row in one_shot.screen(archive.targets()):
+                    judged += 1
+                    if output is not OutputFormat.TABLE:
+                        printer.add(row)
+                    progress.update(task, completed=judged + archive.passed_over)
+        finally:  # stopped or not: what was found is told
+            for row in changes.of(again, log, chosen.identity, product=product, lot=lot):
+                if output is OutputFormat.TABLE:
                     printer.add(row)
-                progress.update(task, completed=became.total() + archive.passed_over)
-        printer.finish()
-    differ = ", ".join(f"{n} {a} became {b}" for (a, b), n in sorted(became.items()) if a != b) or "all as before"
-    _say_lost(one_shot)
-    for told in archive.unreadable[:MOST_NAMED]:
-        tell(f"not judged: {told}")
-    tell(f"{chosen.identity}: {became.total()} frames judged, {differ}; {archive.gone} have no file any more, "
-         f"{archive.changed} a file of other bytes, {len(archive.unreadable)} one that cannot be decoded now")  # fmt: skip
+            printer.finish()
+            _say_lost(one_shot)
+            for told in archive.unreadable[:MOST_NAMED]:
+                tell(f"not judged: {told}")
+            tell(f"{chosen.identity}: {judged} frames judged; of all {changes.became.total()} that it has judged, {changes}; "
+                 f"{archive.gone} have no file any more, {archive.changed} a file of other bytes, {len(archive.unreadable)} "
+                 f"one that cannot be decoded now")  # fmt: skip
 
 
 def _pictures(place: Station, opened: ExitStack) -> ImageStore | None:

@@ -73,8 +73,8 @@ def loop_next(
 ) -> None:
     """Write the frames to label next as Label Studio tasks, with their overlays beside them."""
     from appliance.exchange import format_named, labeled_frames
-    from appliance.measured import looks
-    from appliance.rank import beside_the_order, rank
+    from appliance.measured import looks, measured_by_others
+    from appliance.rank import rank
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
@@ -84,7 +84,7 @@ def loop_next(
         ranked = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
         with looks(place, log) as look:
             frames = list(labeled_frames(log, [one["frame_id"] for one in ranked], look=look))
-        others = beside_the_order(place, log)
+        others = measured_by_others(place, log)
     if not frames:
         raise ApplianceError("no frame is left to label" + (f"; {OTHERS.format(others)}" if others else ""))
     out.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,8 @@ def rank_frames(
     as_json: JsonOption = False,
 ) -> None:
     """What to label next: the frames with the most unseen in them first."""
-    from appliance.rank import beside_the_order, rank
+    from appliance.measured import measured_by_others
+    from appliance.rank import rank
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
@@ -48,7 +49,7 @@ def rank_frames(
     place = Station.open(station)
     with closing(VerdictLog(place.database, readonly=True)) as log, told_progress(talk()) as told:
         frames = rank(place, log, wanted, progress=lambda done, total: told("reading histograms", done, total))
-        others = 0 if as_json else beside_the_order(place, log)
+        others = 0 if as_json else measured_by_others(place, log)
     if as_json:
         say(json.dumps(frames))
         return

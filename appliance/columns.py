@@ -19,12 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.errors import OutOfServiceError
+from appliance.station import as_its_owner
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from kernels import HISTOGRAM_BINS
 
 VERSION = 1  # of what the files hold: those of another one are made anew
 BATCH = 4096  # verdicts read from the log at a time
+ROWS = 65536  # of columns copied at a time
+_HORIZON = "horizon"  # of the log, when what it had forgotten was left out last
+_SWAPPING = "swapping"
 DTYPES: dict[str, tuple[str, tuple[int, ...]]] = {
     "seq": ("<i8", ()),
     "frame_id": ("<i8", ()),
@@ -88,9 +92,14 @@ def columns(
     try:
         place.mkdir(parents=True, exist_ok=True)
         with _locked(place):
+            if (place / _SWAPPING).exists():
+                _clear(place)
+            _let_go(place, log, bundle)
             if not _whole(place, log, bundle):
                 _clear(place)
             _catch_up(place, log, bundle, progress)
+            for path in (folder, place, *place.iterdir()):
+                as_its_owner(path, folder.parent)
             return _mapped(place, bundle)
     except OSError as error:
         raise OutOfServiceError(f"columns of the log: {error}") from error
@@ -111,6 +120,32 @@ def _clear(place: Path) -> None:
     for path in place.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _let_go(place: Path, log: VerdictLog, bundle: str) -> None:
+    """Leave out the rows whose verdicts the log has forgotten, if it has forgotten any since this was done last."""
+    written, horizon = place / _HORIZON, str(log.horizon())
+    if written.exists() and written.read_text(encoding="utf-8") == horizon:
+        return
+    held = _mapped(place, bundle)
+    if len(held):
+        stay = np.isin(held.seq, log.measured_numbers(bundle))
+        if not stay.all():
+            _compact(place, held, stay)
+    written.write_text(horizon, encoding="utf-8")
+
+
+def _compact(place: Path, held: Columns, stay: NDArray[np.bool_]) -> None:
+    """Keep some rows alone. What others have mapped stays as it is; whoever finds this half done makes the columns anew."""
+    for name in DTYPES:
+        with (place / f"{name}.tmp").open("wb") as file:
+            for start in range(0, len(held), ROWS):
+                part = slice(start, start + ROWS)
+                file.write(getattr(held, name)[part][stay[part]].tobytes())
+    (place / _SWAPPING).touch()
+    for name in DTYPES:
+        (place / f"{name}.tmp").replace(place / name)
+    (place / _SWAPPING).unlink()
 
 
 def _length(place: Path) -> int:

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from appliance.again import AgainLog
 from appliance.api.access import Readers
 from appliance.api.health import status_of
 from appliance.errors import ApplianceError
@@ -110,6 +111,14 @@ def _station(station: Station) -> Iterator[Check]:
             yield Check("database", False, str(error), "`umbra restore` puts a backup in its place")
     else:
         yield Check("database", None, "none yet")
+    if station.again.database.exists():
+        try:
+            with closing(AgainLog(station)) as again:
+                yield Check("judged again", True, f"{again.last_seq()} verdicts")
+        except ApplianceError as error:
+            yield Check(
+                "judged again", None, str(error), f"delete {station.again.root}; `umbra rescreen` makes it anew"
+            )
     yield _watching(station)
     yield _decoders(station)
     now = status_of(station, Readers(station.database))

@@ -16,6 +16,7 @@ from kernels import IMAGE_SIDE
 
 CHUNK = 500  # rows deleted at once: the screener does not wait long
 LARGEST = (1 << 63) - 1
+Pictures = tuple[bytes, bytes | None]  # PNGs of the stretched image, and of the unseen map or None
 _FASTEST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -42,21 +43,35 @@ class ImageStore:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=OFF")  # losing a picture loses no verdict
             self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS images (frame_id INTEGER PRIMARY KEY, image BLOB, unseen BLOB)"
+                "CREATE TABLE IF NOT EXISTS images (frame_id INTEGER PRIMARY KEY, image BLOB, unseen BLOB, seq INTEGER)"
             )
+            if "seq" not in self._columns():  # a store of an earlier version
+                self._connection.execute("ALTER TABLE images ADD COLUMN seq INTEGER")
 
-    def add(self, frame_id: int, measurement: Measurement) -> None:
-        """Keep a frame's pictures; those of an earlier bundle are replaced."""
+    def _columns(self) -> set[str]:
+        return {row[1] for row in self._connection.execute("PRAGMA table_info(images)")}
+
+    def add(self, frame_id: int, measurement: Measurement, *, seq: int) -> None:
+        """Keep the pictures of a frame, and which verdict its map is of; those of an earlier one are replaced."""
         if measurement.image is None:
             return
         unseen = to_png(measurement.unseen.map) if measurement.unseen else None
         self._connection.execute(
-            "INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (frame_id, to_png(measurement.image), unseen)
+            "INSERT OR REPLACE INTO images (frame_id, image, unseen, seq) VALUES (?, ?, ?, ?)",
+            (frame_id, to_png(measurement.image), unseen, seq),
         )
 
-    def get(self, frame_id: int) -> tuple[bytes, bytes | None] | None:
-        """PNGs of the image and the unseen map (None where it was not measured); None where none are kept."""
-        row = self._connection.execute("SELECT image, unseen FROM images WHERE frame_id = ?", (frame_id,)).fetchone()
+    def get(self, frame_id: int, seq: int | None = None) -> Pictures | None:
+        """PNGs of the image and the unseen map; None where none are kept.
+
+        Args:
+            frame_id: whose.
+            seq: of the verdict whose map is wanted: that of another one is left out. None: whichever there is. Earlier
+                versions did not write it down.
+        """
+        own = "seq IS NULL OR ?1 IS NULL OR seq = ?1" if "seq" in self._columns() else "1"
+        sql = f"SELECT image, CASE WHEN {own} THEN unseen END FROM images WHERE frame_id = ?2"  # noqa: S608  (one of two)
+        row = self._connection.execute(sql, (seq, frame_id)).fetchone()
         return (row[0], row[1]) if row else None
 
     def frames(self) -> set[int]:
@@ -121,20 +136,28 @@ def newest_frame(path: Path) -> int:
         return 0
 
 
-def kept_pictures(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:
+def kept_pictures(path: Path, frame_id: int, seq: int | None) -> Pictures | None:
     """PNGs of a frame where they are kept: the store may be missing, purged or damaged, and no verdict hangs on it.
 
+    Args:
+        path: of images.db.
+        frame_id: whose.
+        seq: of the verdict whose map is wanted; None: whichever there is.
+
     Returns:
-        Image and unseen map (None where it was not measured, or is damaged); None where there is no whole image.
+        Image and unseen map (None where it was not measured, is another verdict's, or is damaged); None where there is
+        no whole image.
     """
-    if (kept := _kept(path, frame_id)) is None or plane_of(kept[0]) is None:
+    if (kept := _kept(path, frame_id, seq)) is None or plane_of(kept[0]) is None:
         return None
     return kept[0], None if plane_of(kept[1]) is None else kept[1]
 
 
-def kept_planes(path: Path, frame_id: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | None:
+def kept_planes(
+    path: Path, frame_id: int, seq: int | None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None] | None:
     """As kept_pictures, each (224, 224) uint8."""
-    kept = _kept(path, frame_id)
+    kept = _kept(path, frame_id, seq)
     image = None if kept is None else plane_of(kept[0])
     return None if kept is None or image is None else (image, plane_of(kept[1]))
 
@@ -147,12 +170,12 @@ def plane_of(png: bytes | None) -> NDArray[np.uint8] | None:
     return None if plane is None or plane.shape != (IMAGE_SIDE, IMAGE_SIDE) else np.asarray(plane, np.uint8)
 
 
-def _kept(path: Path, frame_id: int) -> tuple[bytes, bytes | None] | None:
+def _kept(path: Path, frame_id: int, seq: int | None) -> Pictures | None:
     if not path.exists():
         return None
     try:
         with closing(ImageStore(path, readonly=True)) as store:
-            return store.get(frame_id)
+            return store.get(frame_id, seq)
     except sqlite3.Error:
         return None
 

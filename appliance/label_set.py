@@ -83,7 +83,7 @@ def _labeled(
         if holds.disputed:
             yield frame, None, None
             continue
-        kept = kept_planes(place.images, frame_id)
+        kept = kept_planes(place.images, frame_id, None)
         yield frame, holds.label, _archived(place, frame, stretch) if kept is None else kept[0]
 
 

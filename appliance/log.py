@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -17,6 +18,7 @@ VANISHED = "frame.vanished"
 STUCK = "frame.stuck"
 BLOCKED = "outbox.blocked"
 PICTURES_LOST = "pictures.lost"
+AGAIN_UNREADABLE = "again.unreadable"
 NO_EVENTS = "watch.no_events"
 REPUBLISHED = "outbox.republished"
 INBOX_GONE = "inbox.gone"
@@ -60,6 +62,11 @@ class _Stderr:
             sys.stderr.flush()
 
 
+def _in_words(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """For a person at a terminal."""
+    return f"umbra: {event.pop('event')}: {', '.join(str(value) for value in event.values())}"
+
+
 def configure(level: int = logging.INFO) -> None:
     """Set structlog up for a service: ISO times in UTC, JSON, standard error."""
     structlog.configure(
@@ -73,6 +80,14 @@ def configure(level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
         cache_logger_on_first_use=True,
     )
+
+
+# Until a service says otherwise: what a command prints is its own.
+structlog.configure(
+    processors=[_in_words],
+    wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+    logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr())),
+)
 
 
 def get() -> structlog.stdlib.BoundLogger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -64,8 +65,12 @@ class LogFile:
         readonly: open an existing file without writing anything.
 
     Raises:
-        RefusedError: on a network file system (copies may be read there), of a newer schema, damaged, or missing when read-only.
+        RefusedError: on a network file system (copies may be read there), of a newer schema, damaged, missing when
+            read-only, or another user's.
     """
+
+    mending = "`umbra restore BACKUP` sets it aside and puts a backup in its place"
+    upgrading = "`umbra run` brings it up to date"
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self.path = path
@@ -91,7 +96,10 @@ class LogFile:
                 raise _out_of_service(path, error) from error
             raise RefusedError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise RefusedError(damaged(path, error)) from error
+            raise RefusedError(self._damaged(error)) from error
+        except OSError as error:  # of the file that makes it wait for another process
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise (NotNowError if full else RefusedError)(f"{path}: {error}") from error
 
     def close(self) -> None:
         """Close the connection."""
@@ -118,7 +126,7 @@ class LogFile:
             )  # text that is no text is told by Python itself, without one
             own = isinstance(error, sqlite3.OperationalError)
             if (code is None and own) or (code or 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                raise RefusedError(damaged(self.path, error)) from error
+                raise RefusedError(self._damaged(error)) from error
             if isinstance(error, sqlite3.OperationalError):
                 raise _out_of_service(self.path, error) from error
             raise
@@ -131,7 +139,7 @@ class LogFile:
     def _check_version(self) -> None:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version != len(MIGRATIONS):
-            older = "; `umbra run` brings it up to date" if version < len(MIGRATIONS) else ""
+            older = f"; {self.upgrading}" if version < len(MIGRATIONS) else ""
             raise RefusedError(f"{self.path}: schema {version}, this Umbra knows {len(MIGRATIONS)}{older}")
 
     @contextmanager
@@ -164,13 +172,13 @@ class LogFile:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 return  # as far as time went it is whole
-            raise RefusedError(damaged(self.path, error)) from error
+            raise RefusedError(self._damaged(error)) from error
         except sqlite3.DatabaseError as error:
-            raise RefusedError(damaged(self.path, error)) from error
+            raise RefusedError(self._damaged(error)) from error
         finally:
             self._connection.set_progress_handler(None, 0)
         if found != ["ok"]:
-            raise RefusedError(damaged(self.path, "; ".join(found)))
+            raise RefusedError(self._damaged("; ".join(found)))
 
     def copy_to(self, path: Path) -> None:
         """Copy the log as it is at one moment; whoever writes it goes on."""
@@ -183,7 +191,5 @@ class LogFile:
                 self._connection.execute("COMMIT")
             copy.execute("PRAGMA journal_mode=DELETE")  # one file
 
-
-def damaged(path: Path, detail: object) -> str:
-    """What to do with a log that is damaged."""
-    return f"{path}: {detail}; `umbra restore BACKUP` sets it aside and puts a backup in its place"
+    def _damaged(self, detail: object) -> str:
+        return f"{self.path}: {detail}; {self.mending}"

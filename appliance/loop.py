@@ -7,7 +7,8 @@ from typing import Any
 
 from appliance import log as events
 from appliance.labels import standing
-from appliance.rank import beside_the_order, class_counts
+from appliance.measured import measured_by_others
+from appliance.rank import class_counts
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
@@ -58,7 +59,7 @@ def status(place: Station, log: VerdictLog) -> dict[str, Any]:
         "trained": trained["detail"] if trained else None, "next": step.value,
     }  # fmt: skip
     advice = ADVICE[step].format(disputed=disputed, new=new, trained=_name_of(waiting) if waiting else "")
-    if step is Step.LABEL and (others := beside_the_order(place, log)):
+    if step is Step.LABEL and (others := measured_by_others(place, log)):
         advice += f"; {others} frames were measured by other bundles only: umbra rescreen"
     return found | {"advice": advice}
 

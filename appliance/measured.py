@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.again import opened_again, unreadable
 from appliance.columns import Columns, columns
+from appliance.errors import ApplianceError
+from appliance.images import Pictures, kept_pictures
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
@@ -40,12 +43,10 @@ class Pool:
     Attributes:
         newest: a verdict of the bundle, with its t and alpha.
         parts: of the line first.
-        others: how many frames of the line's log only other bundles measured.
     """
 
     newest: Row
     parts: tuple[Part, ...]
-    others: int
 
 
 @contextmanager
@@ -62,8 +63,7 @@ def measured(
     Yields:
         None where nothing was measured.
     """
-    with ExitStack() as opened:
-        beside = opened.enter_context(closing(found)) if (found := again_log(place)) else None
+    with opened_again(place) as beside:
         newest = _newest(log, beside)
         if newest is None:
             yield None
@@ -71,15 +71,25 @@ def measured(
         held = columns(place.columns, log, newest["bundle"], progress=progress)
         parts = [Part(log, place.images, held, np.ones(len(held), bool))]
         if beside is not None:
-            again = columns(place.again.columns, beside, newest["bundle"], progress=progress)
-            parts.append(Part(beside, place.again.images, again, ~np.isin(again.frame_id, held.frame_id)))
-        others = log.measured_by_others(newest["bundle"])
-        yield Pool(newest, tuple(parts), max(0, others - sum(int(part.counts.sum()) for part in parts[1:])))
+            with _passed_over():
+                again = columns(place.again.columns, beside, newest["bundle"], progress=progress)
+                counts = ~np.isin(again.frame_id, held.frame_id)
+                parts.append(Part(beside, place.again.images, again, counts))
+        yield Pool(newest, tuple(parts))
 
 
-def again_log(place: Station) -> VerdictLog | None:
-    """What was judged again, to be read; None where nothing was."""
-    return VerdictLog(place.again.database, readonly=True) if place.again.database.exists() else None
+def measured_by_others(place: Station, log: VerdictLog) -> int:
+    """How many frames of the line only other bundles measured than the one of `measured`."""
+    with opened_again(place) as beside:
+        newest = _newest(log, beside)
+        if newest is None:
+            return 0
+        bundle = newest["bundle"]
+        others = np.setdiff1d(log.measured_by(bundle, or_not=True), log.measured_by(bundle), assume_unique=True)
+        if beside is not None and len(others):
+            with _passed_over():
+                others = np.setdiff1d(others, beside.measured_by(bundle), assume_unique=True)
+        return len(others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +98,23 @@ class Look:
 
     Attributes:
         row: the verdict.
-        images: images.db of its pictures.
+        pictures: the stretched image, and the map if it is of this verdict; None where none are kept.
     """
 
     row: Row
-    images: Path
+    pictures: Pictures | None
+
+    @property
+    def has_map(self) -> bool:
+        """Whether the map that its regions were found in is kept."""
+        return self.pictures is not None and self.pictures[1] is not None
 
 
 @contextmanager
 def looks(place: Station, log: VerdictLog) -> Iterator[Callable[[int], Look | None]]:
-    """What whoever labels a frame is to see: what the active bundle found, where it judged the frame again; else the line.
+    """What whoever labels a frame is to see: what the bundle of `measured` found in it, on the line or again; else the line.
+
+    A verdict whose map is kept goes before one whose map is lost.
 
     Args:
         place: the station.
@@ -106,27 +123,64 @@ def looks(place: Station, log: VerdictLog) -> Iterator[Callable[[int], Look | No
     Yields:
         A function of the number of a frame; None where it has no verdict.
     """
-    with ExitStack() as opened:
-        beside = opened.enter_context(closing(found)) if (found := again_log(place)) else None
-        activation = log.activation()
+    with opened_again(place) as beside:
+        newest = _newest(log, beside)
+        bundle = None if newest is None else newest["bundle"]
 
         def look(frame_id: int) -> Look | None:
-            rows = log.verdicts("f.id = ?", [frame_id], limit=1, newest=True)
+            rows = log.verdicts("f.id = ?", [frame_id], newest=True)
             if not rows:
                 return None
-            if beside is not None and activation is not None and rows[0]["bundle"] != activation["identity"]:
-                where = "f.id = ? AND f.sha256 = ? AND v.bundle = ?"
-                if again := beside.verdicts(where, [frame_id, rows[0]["sha256"], activation["identity"]], limit=1):
-                    return Look(again[0], place.again.images)
-            return Look(rows[0], place.images)
+            found = [_look(place, row) for row in rows if row["bundle"] == bundle]
+            if not found and beside is not None:
+                with _passed_over():
+                    where = "f.id = ? AND f.sha256 = ? AND v.bundle = ?"
+                    again = beside.verdicts(where, [frame_id, rows[0]["sha256"], bundle], limit=1)
+                    found = [_look(place.again, row) for row in again]
+            found.append(_look(place, rows[0]))
+            best = next((one for one in found if one.has_map), found[0])
+            image = next((one.pictures[0] for one in found if one.pictures), None)
+            return best if best.pictures or image is None else replace(best, pictures=(image, None))
 
         yield look
 
 
+def stretched_image(place: Station, row: Row) -> bytes | None:
+    """PNG of a frame's stretched image, from when it was judged, or judged again; None where none is kept.
+
+    Args:
+        place: the station.
+        row: of a verdict on it.
+    """
+    if (kept := kept_pictures(place.images, row["frame_id"], None)) is not None:
+        return kept[0]
+    with opened_again(place) as beside, _passed_over():
+        if beside is not None and beside.frames("id = ? AND sha256 = ?", [row["frame_id"], row["sha256"]]):
+            kept = kept_pictures(place.again.images, row["frame_id"], None)
+    return None if kept is None else kept[0]
+
+
+def _look(place: Station, row: Row) -> Look:
+    return Look(row, kept_pictures(place.images, row["frame_id"], row["seq"]))
+
+
 def _newest(log: VerdictLog, beside: VerdictLog | None) -> Row | None:
+    """A verdict of the bundle whose measurements count."""
     activation = log.activation()
     if activation is not None:
-        for source in (log, beside):
-            if source is not None and (found := source.newest_measured(bundle=activation["identity"])) is not None:
-                return found
+        if (found := log.newest_measured(bundle=activation["identity"])) is not None:
+            return found
+        if beside is not None:
+            with _passed_over():
+                if (found := beside.newest_measured(bundle=activation["identity"])) is not None:
+                    return found
     return log.newest_measured(origin="inbox") or log.newest_measured()
+
+
+@contextmanager
+def _passed_over() -> Iterator[None]:
+    """What of again/ cannot be read is told, and done without."""
+    try:
+        yield
+    except ApplianceError as error:
+        unreadable(error)

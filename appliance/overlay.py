@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.images import kept_pictures, plane_of, to_png
+from appliance.images import Pictures, plane_of, to_png
 from kernels import IMAGE_SIDE
 
 SCALE = 2  # pixels of the overlay for one of the image
@@ -18,24 +17,18 @@ HEAT = 0.7  # of the heat where S = 1
 OUTLINE = (80, 220, 120)  # blue, green, red
 
 
-def pictures_of(
-    images: Path, frame_id: int, rois: Sequence[Mapping[str, Any]], size: tuple[int, int] | None
-) -> tuple[bytes, bytes | None] | None:
-    """PNGs of a frame's stretched image and of its overlay (None where the map was not measured); None where none is kept.
+def overlay_of(kept: Pictures, rois: Sequence[Mapping[str, Any]], size: tuple[int, int] | None) -> bytes | None:
+    """PNG of a frame's overlay; None where its map was not measured.
 
     Args:
-        images: images.db.
-        frame_id: whose.
+        kept: its image and map.
         rois: as the verdict row has them, boxes in pixels of the frame, strongest first.
         size: width and height of the frame.
     """
-    kept = kept_pictures(images, frame_id)
-    if kept is None or size is None:
-        return kept
     image, unseen = map(plane_of, kept)
-    if image is None or unseen is None:
-        return kept[0], None
-    return kept[0], overlay(image, unseen, [_in_image(roi["box"], size) for roi in rois])
+    if image is None or unseen is None or size is None:
+        return None
+    return overlay(image, unseen, [_in_image(roi["box"], size) for roi in rois])
 
 
 def _in_image(box: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -138,7 +138,7 @@ class Line:
         if self.images is None or measurement is None:
             return
         try:
-            self.images.add(row["frame_id"], measurement)
+            self.images.add(row["frame_id"], measurement, seq=row["seq"])
         except sqlite3.Error as error:
             _log.error(events.PICTURES_LOST, seq=row["seq"], reason=str(error))
 

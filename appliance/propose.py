@@ -52,7 +52,7 @@ def proposals(
     """
     engines = OpenVinoEngines(bundle, precision=place.engine.on_cpu, cache=place.engines, threads=place.engine.threads)
     for frame in frames:
-        kept = kept_planes(place.images, frame["id"])
+        kept = kept_planes(place.images, frame["id"], None)
         yield frame, None if kept is None else _label(engines, bundle, kept[0], frame, least)
 
 

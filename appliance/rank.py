@@ -39,12 +39,6 @@ def rank(
         return [] if pool is None else _page(pool, log, wanted)
 
 
-def beside_the_order(place: Station, log: VerdictLog) -> int:
-    """How many frames do not compete, since only other bundles measured them."""
-    with measured(place, log) as pool:
-        return 0 if pool is None else pool.others
-
-
 def _page(pool: Pool, log: VerdictLog, wanted: Wanted) -> list[dict[str, Any]]:
     people = log.frames_people_labeled() if not wanted.labeled else []
     part_of, row_of, frame_id, m_alpha, value = (np.concatenate(column) for column in zip(
@@ -54,7 +48,7 @@ def _page(pool: Pool, log: VerdictLog, wanted: Wanted) -> list[dict[str, Any]]:
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
         candidates = (
-            Candidate(int(i), float(value[i]), _described(pool.parts[part_of[i]], int(frame_id[i]), pool.newest["t"]))
+            Candidate(int(i), float(value[i]), _described(pool.parts[part_of[i]], int(row_of[i]), pool.newest["t"]))
             for i in order
         )
         end = min(wanted.offset + wanted.count, MOST_DIVERSE)
@@ -96,9 +90,9 @@ def class_counts(labels: Mapping[int, list[Label]]) -> Counter[str]:
     return found
 
 
-def _described(part: Part, frame_id: int, t: float) -> Description | None:
-    """What is unseen in a frame; None where nothing is above t, or no picture is kept."""
-    kept = kept_planes(part.images, frame_id)
+def _described(part: Part, at: int, t: float) -> Description | None:
+    """What is unseen in a frame; None where nothing is above t, or its map is not kept."""
+    kept = kept_planes(part.images, int(part.held.frame_id[at]), int(part.held.seq[at]))
     return None if kept is None or kept[1] is None else describe(kept[0], kept[1], t)
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.errors import RefusedError
-from appliance.overlay import pictures_of
+from appliance.images import kept_pictures
+from appliance.overlay import overlay_of
 from appliance.page.shell import STATIC, text
 from appliance.station import Station
 from appliance.verdict import Row, now_utc
@@ -219,8 +220,8 @@ def _shown(station: Station, log: VerdictLog, row: Row) -> dict[str, Any]:
     size = (frames[0]["width"], frames[0]["height"]) if frames and frames[0]["width"] else None
     rois = json.loads(verdict["rois"]) if verdict is not None and verdict["rois"] else []
     try:
-        kept = pictures_of(station.images, row["frame_id"], rois, size)
-        picture = None if kept is None else _embedded(kept[1] or kept[0])
+        kept = kept_pictures(station.images, row["frame_id"], row["seq"])
+        picture = None if kept is None else _embedded(overlay_of(kept, rois, size) or kept[0])
     except cv2.error:  # a picture that a crash of the machine cut off
         picture = None
     return row | {"picture": picture, "regions": len(rois)}

@@ -11,7 +11,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.errors import RefusedError
+from appliance.again import AgainLog
+from appliance.errors import ApplianceError
 from appliance.images import ImageStore
 from appliance.line.feed import key_of
 from appliance.put_away import judged_frame, put_away_files
@@ -33,7 +34,7 @@ class Report:
     Attributes:
         pictures, frames, files, verdicts: how many pictures of frames, frames in done/ and quarantine/, files in the
             outbox, and verdicts.
-        verdicts_again: how many that other bundles gave on archived frames.
+        verdicts_again: how many that other bundles gave on archived frames which the log has forgotten.
         bytes_: of frames and files in the outbox.
         kept: frames in done/ and quarantine/ that were due but have no verdict in the log.
         troubles: what could not be done.
@@ -73,10 +74,10 @@ class Retention:
     def run(self) -> Report:
         """Delete what is due: pictures, frames in done/ and quarantine/, files in the outbox, verdicts, in this order.
 
-        What was judged again goes by the same rules, and first.
+        Pictures of what was judged again go by the same rules, and first; verdicts there go with those of the line.
         """
         report = Report()
-        self._judged_again(report)
+        Retention(self.station.again, self.log, self.now)._pictures_or_trouble(report)
         self._pictures_or_trouble(report)
         self._frames(report)
         wanted = self.station.settings.retention
@@ -86,21 +87,19 @@ class Retention:
                 report.files += 1
         if wanted.verdicts_days:
             report.verdicts = self._verdicts(utc_of(self._cutoff(wanted.verdicts_days)), report)
+        self._follow_in_again(report)
         for folder in (self.station.done, self.station.quarantine, self.station.outbox):
             _remove_empty(folder, before=self.now - EMPTY_S)
         return report
 
-    def _judged_again(self, report: Report) -> None:
-        place = self.station.again
-        if not place.database.exists():
+    def _follow_in_again(self, report: Report) -> None:
+        if not self.station.again.database.exists():
             return
         try:
-            with closing(VerdictLog(place.database)) as log:
-                Retention(place, log, self.now)._pictures_or_trouble(report)
-                if days := self.station.settings.retention.verdicts_days:
-                    report.verdicts_again = log.forget(utc_of(self._cutoff(days)), chunk=CHUNK)
-        except RefusedError as error:
-            report.troubles.append(f"{error}; {place.root} may be deleted")
+            with closing(AgainLog(self.station, self.log)) as again:
+                report.verdicts_again = again.follow(self.log)
+        except ApplianceError as error:  # nothing of the line hangs on it
+            report.troubles.append(str(error))
 
     def _verdicts(self, before: str, report: Report) -> int:
         """Forget verdicts that every host on the line has taken."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from appliance.again import AgainLog
 from appliance.decode import is_frame_name
 from appliance.errors import FrameVanishedError, RefusedError
 from appliance.frame import Frame, Identity, identify
@@ -83,7 +84,7 @@ class Archive:
 
     place: Station
     log: VerdictLog
-    again: VerdictLog
+    again: AgainLog
     bundle: str
     product: str | None = None
     lot: str | None = None
@@ -119,7 +120,6 @@ class Archive:
                 if (target := self._target(row)) is None:
                     self.gone += 1
                 else:
-                    self.again.adopt_frame(row)
                     yield target
             last = rows[-1]["id"]
 
@@ -200,16 +200,21 @@ class OneShot:
                 continue
             decided, measurement = next(judged)
             if log is not None:
-                decided = log.record(frame, decided, origin="screen")
+                try:
+                    decided = log.record(frame, decided, origin="screen")
+                except FrameVanishedError as error:  # the log has forgotten it
+                    if self.archive is not None:
+                        self.archive.passes_over({"path": frame.identity.path, "sha256": frame.sha256}, error)
+                    continue
                 if measurement is not None:
-                    self._keep(decided["frame_id"], measurement)
+                    self._keep(decided, measurement)
             yield decided
 
-    def _keep(self, frame_id: int, measurement: Measurement) -> None:
+    def _keep(self, row: Row, measurement: Measurement) -> None:
         if self.images is None:
             return
         try:
-            self.images.add(frame_id, measurement)
+            self.images.add(row["frame_id"], measurement, seq=row["seq"])
         except sqlite3.Error:
             self.lost += 1
 

@@ -220,20 +220,36 @@ def age_s(state: Mapping[str, Any]) -> float:
     return (dt.datetime.now(dt.UTC) - at).total_seconds()
 
 
+def as_its_owner(path: Path, folder: Path) -> None:
+    """What root puts into a folder belongs to whom the folder belongs to: the services must be able to write it."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
 class StationLock:
-    """Held by the one daemon that screens a station; the kernel lets go of it when the process ends.
+    """Held by the one process that does something in a station; the kernel lets go of it when the process ends.
+
+    Args:
+        station: where.
+        name: of the file.
+        held: what is told where another one holds it.
 
     Raises:
         StationBusyError: another process holds it.
     """
 
-    def __init__(self, station: Station) -> None:
-        self._descriptor = os.open(station.root / ".screener.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    def __init__(
+        self, station: Station, name: str = ".screener.lock", held: str = "another `umbra run` screens it"
+    ) -> None:
+        path = station.root / name
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._descriptor)
-            raise StationBusyError(f"station {station.root}: another `umbra run` screens it") from None
+            raise StationBusyError(f"station {station.root}: {held}") from None
+        as_its_owner(path, station.root)
 
     def release(self) -> None:
         """Let go."""

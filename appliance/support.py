@@ -120,7 +120,7 @@ def _frame(station: Station, log: VerdictLog, number: int) -> Iterator[tuple[str
         for path in places_of(folder, rows[0]["path"], rows[0]["sha256"]):
             if path.is_file():
                 yield f"frames/{number}/{path.name}", path.read_bytes()
-    if (pictures := kept_pictures(station.images, number)) is not None:
+    if (pictures := kept_pictures(station.images, number, None)) is not None:
         yield f"frames/{number}/image.png", pictures[0]
         if pictures[1] is not None:
             yield f"frames/{number}/unseen.png", pictures[1]

@@ -8,7 +8,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from appliance.errors import RefusedError
+import numpy as np
+from numpy.typing import NDArray
+
 from appliance.frame import Frame
 from appliance.label_log import LabelLog
 from appliance.reading import UNREAD
@@ -83,10 +85,10 @@ class VerdictLog(LabelLog):
         rows = self.select(f"{_VERDICT_ROW} WHERE v.seq = ?", (seq,))
         return rows[0] if rows else None
 
-    def newest_verdict(self, frame_id: int) -> str:
-        """What a frame was judged last: PASS, FAIL, RETEST, or "nothing" where it was forgotten."""
-        rows = self.select("SELECT verdict FROM verdicts WHERE frame_id = ? ORDER BY seq DESC LIMIT 1", (frame_id,))
-        return str(rows[0]["verdict"]) if rows else "nothing"
+    def newest_verdicts(self, frames: Sequence[int]) -> dict[int, str]:
+        """What frames, by their numbers, were judged last: PASS, FAIL or RETEST; those that were forgotten are not in it."""
+        sql = "SELECT frame_id, verdict FROM verdicts WHERE frame_id IN (SELECT value FROM json_each(?)) ORDER BY seq"
+        return {row["frame_id"]: row["verdict"] for row in self.select(sql, (json.dumps(list(frames)),))}
 
     def verdicts(
         self, where: str = "1", values: Sequence[Any] = (), *, limit: int = 1000, newest: bool = False
@@ -165,12 +167,16 @@ class VerdictLog(LabelLog):
         rows = self.verdicts(where, list(only.values()), limit=1, newest=True)
         return rows[0] if rows else None
 
-    def measured_by_others(self, bundle: str) -> int:
-        """How many frames have an unseen map, but none that this bundle measured."""
-        return self._number(
-            "SELECT COUNT(DISTINCT frame_id) FROM verdicts WHERE histogram IS NOT NULL AND frame_id NOT IN "
-            "(SELECT frame_id FROM verdicts WHERE bundle = ? AND histogram IS NOT NULL)", (bundle,)
-        )  # fmt: skip
+    def measured_by(self, bundle: str, *, or_not: bool = False) -> NDArray[np.int64]:
+        """Numbers of the frames of which a bundle (`or_not`: any other one) measured an unseen map, each once, in order."""
+        which = "bundle <> ?" if or_not else "bundle = ?"
+        sql = f"SELECT json_group_array(frame_id) AS found FROM verdicts WHERE histogram IS NOT NULL AND {which}"  # noqa: S608
+        return np.unique(np.array(json.loads(self.select(sql, (bundle,))[0]["found"]), np.int64))
+
+    def measured_numbers(self, bundle: str) -> NDArray[np.int64]:
+        """Numbers of the verdicts of a bundle that measured an unseen map."""
+        sql = "SELECT json_group_array(seq) AS found FROM verdicts WHERE histogram IS NOT NULL AND bundle = ?"
+        return np.array(json.loads(self.select(sql, (bundle,))[0]["found"]), np.int64)
 
     def frames_without(
         self, bundle: str, *, after: int, limit: int, product: str | None = None, lot: str | None = None
@@ -194,23 +200,6 @@ class VerdictLog(LabelLog):
         sql = ("SELECT COUNT(*) FROM verdicts v JOIN frames f ON f.id = v.frame_id WHERE v.bundle = ? "
                "AND (? IS NULL OR f.product = ?) AND (? IS NULL OR f.lot = ?)")  # fmt: skip
         return self._number(sql, (bundle, product, product, lot, lot))
-
-    def adopt_frame(self, frame: Row) -> None:
-        """Have a frame of another log, by its number there.
-
-        Raises:
-            RefusedError: another frame has its number, or it has another number, here.
-        """
-        known = self.select("SELECT id, path, sha256 FROM frames WHERE id = ? OR (path = ? AND sha256 = ?)",
-                            (frame["id"], frame["path"], frame["sha256"]))  # fmt: skip
-        if not known:
-            with self.transaction() as db:
-                names, marks = ", ".join(frame), ", ".join("?" * len(frame))
-                db.execute(f"INSERT INTO frames ({names}) VALUES ({marks})", list(frame.values()))  # noqa: S608
-        elif any(row[name] != frame[name] for row in known for name in row):
-            raise RefusedError(
-                f"{self.path}: its frame {known[0]['id']} is not that of the station's log; delete its folder"
-            )
 
     def count_frames_without(self, bundle: str, *, product: str | None = None, lot: str | None = None) -> int:
         """How many there are of them."""

@@ -20,8 +20,8 @@ from appliance.api.following import AT_ONCE, documents, follow, item, last_seq, 
 from appliance.api.straight import NUMBER
 from appliance.images import kept_pictures
 from appliance.labels import fields_of, standing
-from appliance.measured import looks
-from appliance.overlay import pictures_of
+from appliance.measured import Look, looks, stretched_image
+from appliance.overlay import overlay_of
 from appliance.verdict import Row, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
 
@@ -129,10 +129,10 @@ _PNG: dict[int | str, dict[str, Any]] = {
 @router.get("/frames/{frame_id}/image.png", response_class=Response, responses=_PNG)
 def image(station: StationOf, log: ReadLog, frame_id: int) -> Response:
     """The stretched image."""
-    kept = kept_pictures(station.images, _frame(log, frame_id)["frame_id"])
-    if kept is None:
+    image = stretched_image(station, _frame(log, frame_id))
+    if image is None:
         raise _no_picture(frame_id)
-    return Response(kept[0], media_type="image/png")
+    return Response(image, media_type="image/png")
 
 
 @router.get("/frames/{frame_id}/unseen.png", response_class=Response, responses=_PNG)
@@ -141,18 +141,18 @@ def unseen(
     again: Annotated[bool, Query(description="as the active bundle saw it, where it judged the frame again")] = False,
 ) -> Response:  # fmt: skip
     """The stretched image with the unseen map as heat and its regions numbered."""
-    row, images = _frame(log, frame_id), station.images
+    row = _frame(log, frame_id)
+    seen = Look(row, kept_pictures(station.images, frame_id, row["seq"]))
     if again:
         with looks(station, log) as look:
-            seen = look(frame_id)
-        row, images = (seen.row, seen.images) if seen is not None else (row, images)
-    size = (row["width"], row["height"]) if row["width"] else None
-    pictures = pictures_of(images, frame_id, json.loads(row["rois"] or "[]"), size)
-    if pictures is None:
+            seen = look(frame_id) or seen
+    if seen.pictures is None:
         raise _no_picture(frame_id)
-    if pictures[1] is None:
-        raise HTTPException(404, f"frame {frame_id}: its unseen map was not measured")
-    return Response(pictures[1], media_type="image/png")
+    size = (seen.row["width"], seen.row["height"]) if seen.row["width"] else None
+    overlay = overlay_of(seen.pictures, json.loads(seen.row["rois"] or "[]"), size)
+    if overlay is None:
+        raise HTTPException(404, f"frame {frame_id}: its unseen map was not measured, or is not kept")
+    return Response(overlay, media_type="image/png")
 
 
 @router.get("/summary")

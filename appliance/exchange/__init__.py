@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, TextIO
 
 from appliance.frame import checked_text
+from appliance.images import kept_pictures
 from appliance.labels import UNNAMED, Label, LabelError, Origin, Standing, checked, in_order, in_utc, standing
 from appliance.measured import Look
-from appliance.overlay import pictures_of
+from appliance.overlay import overlay_of
 from appliance.reading import UNREAD
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
@@ -150,7 +151,7 @@ def labeled_frames(
         log: where they are.
         frame_ids: which.
         images: images.db, where pictures are wanted, too.
-        look: finds regions and pictures instead.
+        look: finds verdict and pictures instead.
     """
     labels = log.labels(taken_back=True)
     for frame_id in frame_ids:
@@ -158,15 +159,15 @@ def labeled_frames(
         if not rows:  # forgotten by retention meanwhile
             continue
         row = rows[0]
+        kept = kept_pictures(images, frame_id, row["seq"]) if images else None
         if look is not None and (seen := look(frame_id)) is not None:
-            row, images = seen.row, seen.images
+            row, kept = seen.row, seen.pictures
         frame = LabeledFrame(
             frame_id=frame_id, path=row["path"], sha256=row["sha256"], product=row["product"], lot=row["lot"],
             width=row["width"], height=row["height"], labels=tuple(labels.get(frame_id, ())),
             rois=tuple(json.loads(row["rois"] or "[]")), bundle=row["bundle"],
         )  # fmt: skip
-        pictures = pictures_of(images, frame_id, frame.rois, frame.size) if images else None
-        yield replace(frame, pictures=pictures)
+        yield frame if kept is None else replace(frame, pictures=(kept[0], overlay_of(kept, frame.rois, frame.size)))
 
 
 def import_labels(

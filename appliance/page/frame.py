@@ -26,7 +26,7 @@ def frame(request: Request, station: StationOf, log: ReadLog, frame_id: int) -> 
     if not rows:
         raise HTTPException(404, f"frame {frame_id}: there is none")
     newest = rows[0]
-    pictures = kept_pictures(station.images, frame_id)
+    pictures = kept_pictures(station.images, frame_id, newest["seq"])
     labels = log.labels(frame_id).get(frame_id, [])
     return page(
         request, "frame.html", row=newest, per_pixel=per_pixel(newest), rois=json.loads(newest["rois"] or "[]"),

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from appliance.api.access import ReadLog, StationOf
-from appliance.images import kept_pictures
 from appliance.labels import standing
 from appliance.measured import Look, looks
 from appliance.order import Metric, Wanted
@@ -78,11 +77,10 @@ def bench(request: Request, station: StationOf, log: ReadLog, wanted: OrderOf, f
     labels = log.labels(frame_id).get(frame_id, [])
     names = sorted({name for given in log.labels().values() for label in given for name in label.box_classes if name})
     with looks(station, log) as look:
-        seen = look(frame_id) or Look(row, station.images)
-    image, pictures = kept_pictures(station.images, frame_id), kept_pictures(seen.images, frame_id)
+        seen = look(frame_id) or Look(row, None)
     return page(
-        request, "bench.html", row=row, rois=json.loads(seen.row["rois"] or "[]"), has_image=image is not None,
-        has_map=pictures is not None and pictures[1] is not None, labels=labels, holds=standing(labels).label,
+        request, "bench.html", row=row, rois=json.loads(seen.row["rois"] or "[]"), has_image=seen.pictures is not None,
+        has_map=seen.has_map, labels=labels, holds=standing(labels).label,
         classes=CLASSES, names=names, asked=_asked(wanted), offset=wanted.offset,
         can_write=station.settings.api.token_sha256 is not None,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.again import alone
 from appliance.backup import back_up, restore
 from appliance.errors import RefusedError, StationBusyError
 from appliance.station import Station
@@ -87,6 +88,15 @@ def test_a_leftover_of_the_log_before_does_not_leak_into_the_restored_one(statio
     [aside] = station.root.glob("umbra.db.before-*-wal")
     assert aside.read_bytes() == leftover
     assert not station.again.root.exists()
+
+
+def test_nothing_is_restored_while_archived_frames_are_judged_again(station: Station, tmp_path: Path) -> None:
+    with closing(VerdictLog(station.database)) as log:
+        fill(log, 0, 1)
+    back_up(station, tmp_path / "copy")
+    with alone(station), pytest.raises(StationBusyError, match="another `umbra rescreen`"):
+        restore(tmp_path / "copy", station)
+    assert restore(tmp_path / "copy", station).verdicts == 1
 
 
 def test_frames_that_are_judged_again_replace_nothing(station: Station, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from appliance.columns import DTYPES, columns
 from appliance.decide import decide
+from appliance.labels import Label
 from appliance.station import Station
 from appliance.verdict import Row, verdict_row
 from appliance.verdict_log import VerdictLog
@@ -105,6 +106,37 @@ def test_columns_that_are_not_the_logs_are_made_anew(log: VerdictLog, tmp_path: 
     else:
         (place / "seq").write_bytes(np.arange(101, 105, dtype="<i8").tobytes())
     assert same(log, tmp_path / "c")
+
+
+def test_what_the_log_has_forgotten_is_left_out(
+    log: VerdictLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.columns.ROWS", 3)
+    for number in range(8):
+        record(log, number)
+    before = columns(tmp_path / "c", log, "b@1")
+    seen = before.m_alpha.tolist()
+    log.add_labels([(3, Label(class_name="OK", who="jo", at="2026-01-01"))])
+    assert log.forget(cut := "9999", chunk=2, up_to=5) == 4
+    assert same(log, tmp_path / "c")
+    assert before.m_alpha.tolist() == seen  # whoever has them mapped still reads what was there
+    record(log, 9)
+    assert same(log, tmp_path / "c")
+    assert log.forget(cut, chunk=9) == 4
+    assert same(log, tmp_path / "c")
+    assert len(columns(tmp_path / "c", log, "b@1")) == 1
+
+
+def test_columns_whose_rows_were_being_left_out_at_a_power_cut_are_made_anew(log: VerdictLog, tmp_path: Path) -> None:
+    for number in range(8):
+        record(log, number)
+    columns(tmp_path / "c", log, "b@1")
+    place = tmp_path / "c" / "v1-1"
+    (place / "swapping").touch()
+    m_alpha = place / "m_alpha"
+    m_alpha.write_bytes(m_alpha.read_bytes()[8:])  # one of them was swapped
+    assert same(log, tmp_path / "c")
+    assert not (place / "swapping").exists()
 
 
 def test_a_readonly_log_is_enough(log: VerdictLog, station: Station, tmp_path: Path) -> None:

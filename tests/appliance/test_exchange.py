@@ -536,7 +536,7 @@ def test_a_task_has_pictures_regions_and_an_interface(log: VerdictLog, tmp_path:
     row = verdict_row(frame(), measurement, decision, bundle=("b@1", "e@1"), unseen=(0.5, 2.0),
                       ms={"decode": 1, "inspect": 2, "total": 3})  # fmt: skip
     stored = log.record(frame(), row | {"path": "P/N/c.tif", "sha256": "5" * 64, "lot": "N", "name": "c.tif"})
-    ImageStore(tmp_path / "images.db").add(stored["frame_id"], measurement)
+    ImageStore(tmp_path / "images.db").add(stored["frame_id"], measurement, seq=stored["seq"])
     path = tmp_path / "tasks.json"
     frames = labeled_frames(log, [stored["frame_id"], 4, 2], images=tmp_path / "images.db")
     format_named("label_studio").write(frames, path)

@@ -57,7 +57,7 @@ def record(log: VerdictLog, store: ImageStore, number: int, bundle: str = "b@1")
     name = f"d{number}.tif"
     place = {"path": f"{product}/{lot}/{name}", "product": product, "lot": lot, "name": name, "sha256": f"{number:064}"}
     stored = log.record(frame(), row | place)
-    store.add(stored["frame_id"], measurement)
+    store.add(stored["frame_id"], measurement, seq=stored["seq"])
     return stored
 
 

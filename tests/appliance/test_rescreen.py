@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from appliance.again import AgainLog, alone
 from appliance.formats import write_frame
 from appliance.measured import looks
 from appliance.put_away import places_of
@@ -71,6 +75,19 @@ def told_of(*arguments: str | Path, expect: int = 0) -> str:
     return " ".join(umbra(*arguments, expect=expect).stderr.split())
 
 
+def told_where(replaced: str, *arguments: str | Path, expect: int = 0) -> str:
+    """What a command says where something is replaced in it before it starts, by lines of Python."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"from appliance.cli import main\n{replaced}\nmain()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == expect, done.stderr
+    return " ".join(done.stderr.split())
+
+
 def test_each_archived_frame_is_judged_once_and_not_published(station: Station, log: VerdictLog, mild: str) -> None:
     before = {row["name"]: row for row in log.verdicts()}
     printed = umbra("rescreen", "--bundle", "mild", "--format", "jsonl", "--station", station.root)
@@ -80,8 +97,8 @@ def test_each_archived_frame_is_judged_once_and_not_published(station: Station, 
     ]
     told = " ".join(printed.stderr.split())
     assert (
-        f"{mild}: 3 frames judged, 3 FAIL became PASS; 2 have no file any more, 1 a file of other bytes, 0 one that"
-        in told
+        f"{mild}: 3 frames judged; of all 3 that it has judged, 3 FAIL became PASS; 2 have no file any more, 1 a file of "
+        "other bytes, 0 one that" in told
     )
     with closing(VerdictLog(station.again.database, readonly=True)) as again:
         stored = again.verdicts()
@@ -92,12 +109,12 @@ def test_each_archived_frame_is_judged_once_and_not_published(station: Station, 
         row["seq"] for row in before.values()
     }  # the line's log is as it was
     assert not list(station.outbox.rglob("*"))
-    assert "0 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "0 frames judged" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
 
 
 def test_rescreening_goes_on_where_it_was_stopped(station: Station, log: VerdictLog, mild: str) -> None:
     station.again.root.mkdir()
-    with closing(VerdictLog(station.again.database)) as again:
+    with closing(AgainLog(station, log)) as again:
         archive = Archive(station, log, again, mild)
         assert (len(archive), len(list(archive.targets()))) == (6, 4)  # of one the bytes tell only when they are read
         assert len(Archive(station, log, again, mild, product="Q")) == 0
@@ -107,13 +124,85 @@ def test_rescreening_goes_on_where_it_was_stopped(station: Station, log: Verdict
         assert len(list(Archive(station, log, again, mild).targets())) == 1
 
 
-def test_what_was_judged_again_is_of_this_log(station: Station, log: VerdictLog, mild: str) -> None:
-    station.again.root.mkdir()
-    with closing(VerdictLog(station.again.database)) as again:
-        row = log.frames("1", [])[0]
-        again.adopt_frame(row | {"path": "P/L/another.png"})
-    told = told_of("rescreen", "--bundle", "mild", "--station", station.root, expect=1)
-    assert f"its frame {row['id']} is not that of the station's log; delete its folder" in told
+def test_what_differs_is_told_again_and_of_a_stopped_run_too(station: Station, log: VerdictLog, mild: str) -> None:
+    umbra("rescreen", "--bundle", "mild", "--station", station.root)
+    told = umbra("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "0 frames judged; of all 3 that it has judged, 3 FAIL became PASS" in " ".join(told.stderr.split())
+    assert [name for name in ("d0.png", "d1.png", "d5.png", "d4.png") if name in told.stdout] == [
+        "d0.png", "d1.png", "d5.png"
+    ]  # fmt: skip
+    shutil.rmtree(station.again.root)
+    full_at_the_second = """
+from appliance.again import AgainLog
+from appliance.errors import OutOfServiceError
+real = AgainLog.record
+def record(self, frame, row, *, origin="inbox"):
+    if frame.identity.name != "d0.png":
+        raise OutOfServiceError("disk full")
+    return real(self, frame, row, origin=origin)
+AgainLog.record = record
+"""
+    stopped = told_where(full_at_the_second, "rescreen", "--bundle", "mild", "--station", station.root, expect=1)
+    assert "1 frames judged; of all 1 that it has judged, 1 FAIL became PASS" in stopped
+    assert "umbra: disk full" in stopped
+
+
+def test_one_rescreen_runs_at_a_time(station: Station, log: VerdictLog, mild: str) -> None:
+    with alone(station):
+        assert "another `umbra rescreen`" in told_of(
+            "rescreen", "--bundle", "mild", "--station", station.root, expect=1
+        )
+    assert "3 frames judged" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+
+
+def test_a_frame_that_the_log_forgets_meanwhile_is_passed_over(station: Station, log: VerdictLog, mild: str) -> None:
+    numbers = {row["name"]: row["frame_id"] for row in log.verdicts()}
+    forgotten_at_the_second = f"""
+from pathlib import Path
+from appliance.again import AgainLog
+from appliance.verdict_log import VerdictLog
+real, line = AgainLog.record, VerdictLog(Path({str(station.database)!r}))
+def record(self, frame, row, *, origin="inbox"):
+    if frame.identity.name == "d1.png":
+        line.forget("9999", chunk=10)
+    return real(self, frame, row, origin=origin)
+AgainLog.record = record
+"""
+    told = told_where(forgotten_at_the_second, "rescreen", "--bundle", "mild", "--station", station.root)
+    assert "1 frames judged; of all 1 that it has judged, 1 nothing became PASS; 4 have no file any more" in told
+    with closing(AgainLog(station)) as again:
+        assert [row["frame_id"] for row in again.verdicts()] == [numbers["d0.png"]]
+
+
+def test_a_frame_that_came_back_after_it_was_forgotten_is_judged_anew(
+    station: Station, log: VerdictLog, mild: str, tmp_path: Path
+) -> None:
+    umbra("rescreen", "--bundle", "mild", "--station", station.root)
+    log.forget("9999", chunk=10)
+    umbra("screen", tmp_path / "frames", "--station", station.root)
+    now = {row["name"]: row["frame_id"] for row in log.verdicts()}
+    told = told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "3 frames judged; of all 3 that it has judged, 3 FAIL became PASS" in told
+    with closing(AgainLog(station)) as again:
+        assert {row["name"]: row["frame_id"] for row in again.verdicts()} == {
+            name: now[name] for name in ("d0.png", "d1.png", "d5.png")
+        }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT ROOT: nobody else's station can be made")
+def test_what_root_judges_again_belongs_to_the_station(station: Station, log: VerdictLog, mild: str) -> None:
+    os.chown(station.root, 1234, 1234)
+    umbra("rescreen", "--bundle", "mild", "--station", station.root)
+    umbra("bundle", "activate", "mild", "--station", station.root)
+    umbra("rank", "--station", station.root)
+    made = [
+        station.again.root,
+        *station.again.root.rglob("*"),
+        *station.columns.rglob("*"),
+        station.root / ".again.lock",
+    ]
+    assert {"umbra.db", "images.db", ".umbra.db.lock", "m_alpha"} <= {path.name for path in made}
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(1234, 1234)}
 
 
 def test_the_order_is_of_all_frames_again(station: Station, log: VerdictLog, mild: str) -> None:
@@ -129,7 +218,7 @@ def test_the_order_is_of_all_frames_again(station: Station, log: VerdictLog, mil
     with looks(station, log) as look:
         seen = {row["name"]: look(row["frame_id"]) for row in log.verdicts()}
     assert {name for name, one in seen.items() if one and one.row["bundle"] == mild} == {"d0.png", "d1.png", "d5.png"}
-    assert all(one and one.images.exists() for one in seen.values())
+    assert all(one and one.has_map for one in seen.values())
     shutil.rmtree(station.again.root)  # it may be deleted: the order is that of the line again
     ranked = json.loads(umbra("rank", "--json", "--station", station.root).stdout)
     assert len(ranked) == 6
@@ -154,17 +243,21 @@ def headerless(station: Station, tmp_path: Path) -> str:
 
 
 def test_a_frame_is_decoded_by_the_name_it_came_with(station: Station, headerless: str, mild: str) -> None:
-    assert "1 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "1 frames judged; of all 1 that it has judged, all as before" in told_of(
+        "rescreen", "--bundle", "mild", "--station", station.root
+    )
 
 
 def test_what_cannot_be_decoded_for_now_is_judged_when_it_can(station: Station, headerless: str, mild: str) -> None:
     (station.root / "umbra.toml").write_text("")
     told = told_of("rescreen", "--bundle", "mild", "--station", station.root)
-    assert "0 frames judged, all as before" in told
+    assert "0 frames judged; of all 0 that it has judged, all as before" in told
     assert "1 one that cannot be decoded now" in told
     assert "not judged: P/L/d_a.raw: raw: no geometry" in told
     (station.root / "umbra.toml").write_text(headerless)
-    assert "1 frames judged, all as before" in told_of("rescreen", "--bundle", "mild", "--station", station.root)
+    assert "1 frames judged; of all 1 that it has judged, all as before" in told_of(
+        "rescreen", "--bundle", "mild", "--station", station.root
+    )
 
 
 def test_nothing_is_judged_again_on_a_disk_that_is_nearly_full(station: Station, log: VerdictLog, mild: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sqlite3
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from appliance.again import AgainLog
 from appliance.images import ImageStore
 from appliance.labels import Label
 from appliance.line.feed import key_of
@@ -55,7 +57,7 @@ def put(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"seq": row["seq"]}))
     with closing(ImageStore(station.images)) as store:
-        store.add(row["frame_id"], replace(measured(), image=np.zeros((224, 224), np.uint8)))
+        store.add(row["frame_id"], replace(measured(), image=np.zeros((224, 224), np.uint8)), seq=row["seq"])
     return int(row["frame_id"])
 
 
@@ -177,7 +179,8 @@ def test_pictures_go_by_bytes_and_their_room_is_given_back(station: Station, log
     with closing(ImageStore(station.images)) as store:
         for number in range(1, 1201):
             store._connection.execute(
-                "INSERT INTO images VALUES (?, ?, NULL)", (number, rng.integers(0, 256, 4000, np.uint8).tobytes())
+                "INSERT INTO images (frame_id, image) VALUES (?, ?)",
+                (number, rng.integers(0, 256, 4000, np.uint8).tobytes()),
             )
         before = store.size()
     report = keep(station, log, images_bytes=before // 2)
@@ -186,23 +189,66 @@ def test_pictures_go_by_bytes_and_their_room_is_given_back(station: Station, log
     assert station.images.stat().st_size < before // 2
 
 
-def test_what_was_judged_again_goes_by_the_same_rules(station: Station, log: VerdictLog) -> None:
-    frame_id = put(station, log, "d1")
-    place = station.again
-    place.root.mkdir()
-    old = "2020-01-01T00:00:00.000Z"
-    with closing(VerdictLog(place.database)) as again, closing(ImageStore(place.images)) as store:
-        again.adopt_frame(log.frames("id = ?", [frame_id])[0] | {"first_seen_at": old})
-        row = log.verdicts()[0]
-        again.record(frame(size=1000), row_of(row["path"], row["sha256"]) | {"bundle": "other@1", "decided_at": old})
-        store.add(frame_id, replace(measured(), image=np.zeros((224, 224), np.uint8)))
-        report = keep(station, log, images_days=1, verdicts_days=1, outbox_days=1)
-        assert (report.pictures, report.verdicts, report.verdicts_again) == (1, 0, 1)
-        assert again.verdicts() == []
-        assert store.frames() == set()
-    assert len(log.verdicts()) == 1
-    place.database.write_bytes(b"no database" * 100)
-    assert any("again may be deleted" in trouble for trouble in keep(station, log, images_days=1).troubles)
+def judged_again(station: Station, log: VerdictLog) -> int:
+    """Another bundle's verdicts on all frames of the log, with pictures; how many."""
+    station.again.root.mkdir(exist_ok=True)
+    rows = log.verdicts()
+    with closing(AgainLog(station, log)) as again, closing(ImageStore(station.again.images)) as store:
+        for row in rows:
+            told = again.record(frame(size=1000), row_of(row["path"], row["sha256"]) | {"bundle": "other@1"})
+            assert told["frame_id"] == row["frame_id"]
+            store.add(told["frame_id"], replace(measured(), image=np.zeros((224, 224), np.uint8)), seq=told["seq"])
+    return len(rows)
+
+
+def test_what_was_judged_again_goes_with_what_the_line_said(station: Station, log: VerdictLog) -> None:
+    labeled, other = put(station, log, "d1"), put(station, log, "d2")
+    log.add_labels([(labeled, Label(class_name="OK", who="jo", at=now_utc()))])
+    judged_again(station, log)
+    report = keep(station, log, days_from_now=2, images_days=1, outbox_days=9)
+    assert (report.pictures, report.verdicts_again) == (2, 0)  # on the line and again
+    with closing(AgainLog(station)) as again, closing(ImageStore(station.again.images, readonly=True)) as store:
+        assert (store.frames(), len(again.verdicts())) == ({labeled}, 2)
+        report = keep(station, log, days_from_now=2, verdicts_days=1, outbox_days=1)
+        assert (report.verdicts, report.verdicts_again, report.troubles) == (1, 1, [])
+        assert [row["frame_id"] for row in again.verdicts()] == [labeled]
+    assert log.frames("id = ?", [other]) == []
+    assert keep(station, log, days_from_now=3, verdicts_days=1, outbox_days=1).verdicts_again == 0
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database" * 100])
+def test_a_damaged_log_in_again_hinders_nothing(station: Station, log: VerdictLog, damage: bytes) -> None:
+    put(station, log, "d1")
+    judged_again(station, log)
+    for suffix in ("-wal", "-shm"):
+        station.again.database.with_name(f"umbra.db{suffix}").unlink(missing_ok=True)
+    station.again.database.write_bytes(damage)
+    report = keep(station, log, days_from_now=2, images_days=1, done_bytes=1, verdicts_days=1, outbox_days=1)
+    assert (report.pictures, report.frames, report.verdicts) == (2, 1, 1)
+    assert len(report.troubles) == bool(damage)
+    assert all("may be deleted with its folder" in trouble for trouble in report.troubles)
+
+
+def test_a_log_in_again_that_cannot_be_written_hinders_nothing(
+    station: Station, log: VerdictLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(station, log, "d1")
+    judged_again(station, log)
+
+    def another_users(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("appliance.log_file._alone", another_users)
+    report = keep(station, log, days_from_now=2, done_bytes=1, outbox_days=9)
+    assert report.frames == 1
+    assert [t for t in report.troubles if "Permission denied" in t]
+
+
+def test_pictures_in_again_go_without_its_log(station: Station, log: VerdictLog) -> None:
+    put(station, log, "d1")
+    judged_again(station, log)
+    station.again.database.unlink()
+    assert keep(station, log, days_from_now=2, images_days=1, outbox_days=9).pictures == 2
 
 
 def test_pictures_of_an_earlier_store_are_given_back_too(station: Station, log: VerdictLog) -> None:
@@ -254,13 +300,13 @@ def test_damaged_pictures_do_not_keep_frames_on_a_full_disk(station: Station, lo
 def test_pictures_are_forgotten_beside_a_screener_that_adds_some(station: Station, log: VerdictLog) -> None:
     with closing(ImageStore(station.images)) as store, closing(ImageStore(station.images)) as other:
         for number in range(1, 1500):
-            store._connection.execute("INSERT INTO images VALUES (?, zeroblob(100), NULL)", (number,))
+            store._connection.execute("INSERT INTO images (frame_id, image) VALUES (?, zeroblob(100))", (number,))
         stop = threading.Event()
 
         def screen() -> None:
             number = 2000
             while not stop.is_set():
-                other._connection.execute("INSERT INTO images VALUES (?, zeroblob(100), NULL)", (number,))
+                other._connection.execute("INSERT INTO images (frame_id, image) VALUES (?, zeroblob(100))", (number,))
                 number += 1
 
         screener = threading.Thread(target=screen)
