@@ -128,6 +128,25 @@ class LabelLog(LogFile):
         rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
         return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
 
+    def names_now(self, frame_id: int, labels: Sequence[Label]) -> set[tuple[str, str]]:
+        """Names of classes of boxes in labels of a file, each with what it is called now, where the log has the label.
+
+        Args:
+            frame_id: of whom the labels are.
+            labels: as the file has them, checked.
+        """
+        if not (renames := self.renames()):
+            return set()
+        rows = self._label_rows(frame_id)
+        numbers = contents(rows, renames)
+        now = {label.id: label.box_classes for label in by_frame(rows, renames).get(frame_id, ())}
+        found: set[tuple[str, str]] = set()
+        for label in labels:
+            if (number := numbers.get(label.content)) is not None:
+                pairs = zip(label.box_classes, now[number], strict=True)
+                found |= {(there, here) for there, here in pairs if there is not None and here is not None}
+        return found
+
 
 @dataclass(slots=True)
 class _OfFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -100,12 +101,14 @@ class Incoming:
     Attributes:
         path: of the frame, or its name alone.
         sha256: of its bytes, as an export of Umbra has it; None in other files.
+        size: width and height that the file's boxes are pixels of; None: it does not say.
         labels: complete ones, as exported.
         drawn: in the file's own form; what equals the label that it was made of was not changed since and is not new.
     """
 
     path: str
     sha256: str | None = None
+    size: tuple[int, int] | None = None
     labels: tuple[Label, ...] = ()
     drawn: tuple[Drawn, ...] = ()
 
@@ -189,18 +192,26 @@ def import_labels(
         LabelError: the file says nothing, or something of it cannot be true; nothing is stored.
     """
     speaker = _Speaker(who, at or now_utc(), users or {})
+    read: list[_Read] = []
+    names: dict[str, set[str]] = defaultdict(set)
     new: list[tuple[int, Label]] = []
     problems: list[str] = []
     frames = 0
     for one in incoming:
         frames += 1
         try:
-            frame = _frame_of(log, one)
-            size = (frame["width"], frame["height"]) if frame["width"] else None
-            known = log.labels(frame["id"]).get(frame["id"], [])
-            new += [(frame["id"], label) for label in _labels_of(one, size, speaker, known)]
+            read.append(_Read.of(log, one, read))
+            for there, here in log.names_now(read[-1].frame["id"], read[-1].whole):
+                names[there].add(here)
         except LabelError as error:
             problems.append(f"{one.path}: {error}")
+    now = {there: min(here) for there, here in names.items() if len(here) == 1}
+    for found in read:
+        try:
+            known = log.labels(found.frame["id"]).get(found.frame["id"], [])
+            new += [(found.frame["id"], label) for label in _labels_of(found, speaker, known, now)]
+        except LabelError as error:
+            problems.append(f"{found.one.path}: {error}")
     if not frames:
         raise LabelError(f"{source}: no frame in it")
     if problems:
@@ -210,6 +221,49 @@ def import_labels(
     stored = log.add_labels(new, said_now=said_now)
     added = sum(one.new for one in stored)
     return Imported(added, len(stored) - added, sum(one.taken_back and not one.new for one in stored), frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a file says of a frame that the log has.
+
+    Attributes:
+        one: what it says.
+        frame: of the log.
+        whole: its complete labels, checked.
+    """
+
+    one: Incoming
+    frame: Row
+    whole: list[Label]
+
+    @classmethod
+    def of(cls, log: VerdictLog, one: Incoming, before: Sequence[_Read]) -> _Read:
+        """Find the frame.
+
+        Args:
+            log: that has it.
+            one: what the file says.
+            before: what it said earlier.
+
+        Raises:
+            LabelError: there is no such frame, it is of another size, or the file's form speaks of a frame once and has this one
+                twice; or a label of it cannot be true.
+        """
+        frame = _frame_of(log, one)
+        found = cls(one, frame, [])
+        if one.size not in (None, found.size) and found.size and any(drawn.boxes for drawn in one.drawn):
+            there, here = ("x".join(map(str, size)) for size in (one.size, found.size))
+            raise LabelError(f"boxes in pixels of an image of {there}, the frame has {here}")
+        for other in before:
+            if other.frame["id"] == frame["id"] and any(not drawn.whole for drawn in (*one.drawn, *other.one.drawn)):
+                raise LabelError(f"the same frame as {other.one.path}, wanted each once")
+        return replace(found, whole=[checked(label, found.size) for label in one.labels])
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Of the frame, pixels; None: nobody knows."""
+        return (self.frame["width"], self.frame["height"]) if self.frame["width"] else None
 
 
 def _frame_of(log: VerdictLog, one: Incoming) -> Row:
@@ -272,22 +326,20 @@ class _Speaker:
         return self.users.get(drawn.number or "") or drawn.who or self.who
 
 
-def _labels_of(
-    one: Incoming, size: tuple[int, int] | None, speaker: _Speaker, known: Sequence[Label]
-) -> Iterator[Label]:
+def _labels_of(found: _Read, speaker: _Speaker, known: Sequence[Label], names: Mapping[str, str]) -> Iterator[Label]:
     """Complete labels, and of the drawn ones those that are new; for one that a person says already, that one.
 
     Args:
-        one: what the file says of a frame.
-        size: of the frame, pixels; None: nobody knows.
+        found: what the file says of a frame.
         speaker: for what the file does not say.
         known: what the log has of the frame, oldest first, without what was taken back.
+        names: what classes that the file knows by an earlier name are called now.
     """
-    whole = [checked(label, size) for label in one.labels]
-    yield from whole
-    for drawn in one.drawn:
+    yield from found.whole
+    whole, size = [_renamed(label, names) for label in found.whole], found.size
+    for drawn in found.one.drawn:
         made_of = _made_of(drawn, whole)
-        label = _drawn_label(drawn, size, speaker, made_of)
+        label = _renamed(_drawn_label(drawn, size, speaker, made_of), names)
         if made_of is not None and drawn.whole:
             _check_nothing_is_lost(label, made_of)
         if made_of is not None and _says_the_same(drawn, label, made_of):
@@ -299,6 +351,10 @@ def _labels_of(
             label = before[-1]
         known = [*known, label]
         yield label
+
+
+def _renamed(label: Label, names: Mapping[str, str]) -> Label:
+    return replace(label, box_classes=tuple(name and names.get(name, name) for name in label.box_classes))
 
 
 def _made_of(drawn: Drawn, whole: Sequence[Label]) -> Label | None:
@@ -364,6 +420,21 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def json_in(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        LabelError: it cannot be read, is empty, or is no JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if not text.strip():
+            raise LabelError(f"{path}: the file is empty")
+        return json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabelError(f"{path}: no JSON: {error}") from error
 
 
 def text_or_none(value: object, what: str) -> str | None:

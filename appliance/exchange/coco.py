@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.exchange import Drawn, Incoming, LabeledFrame, text_or_none, whole_file
+from appliance.exchange import Drawn, Incoming, LabeledFrame, json_in, text_or_none, whole_file
 from appliance.labels import UNNAMED, LabelError, fields_of, label_of, standing
 
 
@@ -46,8 +46,10 @@ def read(path: Path) -> Iterator[Incoming]:
     Raises:
         LabelError: no COCO, an annotation that belongs to no image or category, or two images of one id or one frame.
     """
+    document = json_in(path)
+    if not (isinstance(document, dict) and {"images", "categories", "annotations"} <= document.keys()):
+        raise LabelError(f"{path}: no COCO file: wanted images, categories and annotations")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         images: list[dict[str, Any]] = document["images"]
         categories = {c["id"]: str(c["name"]) for c in document["categories"]}
         _check_once("id", (image["id"] for image in images), path)
@@ -61,12 +63,17 @@ def read(path: Path) -> Iterator[Incoming]:
         )
         boxes: dict[int, list[dict[str, Any]]] = defaultdict(list)
         for annotation in document["annotations"]:
+            if annotation["category_id"] not in categories:
+                raise LabelError(f"{path}: annotation {annotation.get('id')} of category {annotation['category_id']!r}, which is "
+                                 f"not among the categories")  # fmt: skip
             boxes[annotation["image_id"]].append(annotation)
         if strangers := boxes.keys() - {image["id"] for image in images}:
             raise LabelError(f"{path}: annotations of image {min(strangers)}, which is not among the images")
         incoming = [_frame(image, boxes[image["id"]], categories) for image in images]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LabelError(f"{path}: no COCO file: {error!r}") from error
+    except KeyError as error:
+        raise LabelError(f"{path}: no COCO file: {error.args[0]!r} is missing somewhere in it") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise LabelError(f"{path}: no COCO file: {error}") from error
     yield from incoming
 
 
@@ -85,7 +92,8 @@ def _frame(image: Mapping[str, Any], annotations: list[dict[str, Any]], categori
     )
     labels = tuple(label_of(fields) for fields in ours.get("labels", ()))
     unlabeled = bool(ours) and standing(labels).label is None and not annotations
+    size = (int(image["width"]), int(image["height"])) if image.get("width") and image.get("height") else None
     return Incoming(
-        path=str(image["file_name"]), sha256=text_or_none(ours.get("sha256"), "sha256"), labels=labels,
+        path=str(image["file_name"]), sha256=text_or_none(ours.get("sha256"), "sha256"), size=size, labels=labels,
         drawn=() if unlabeled else (drawn,),
     )  # fmt: skip

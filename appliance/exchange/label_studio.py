@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from appliance.exchange import Drawn, Incoming, LabeledFrame, text_or_none, whole_file
+from appliance.exchange import Drawn, Incoming, LabeledFrame, json_in, text_or_none, whole_file
 from appliance.labels import UNNAMED, Label, LabelError, Origin, fields_of, in_utc, label_of
 from engines.classes import CLASSES
 from kernels import IMAGE_SIDE
@@ -140,14 +140,29 @@ def read(path: Path) -> Iterator[Incoming]:
     Raises:
         LabelError: no such export.
     """
-    try:
-        tasks = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(tasks, list):
-            raise LabelError(f"{path}: wanted a list of tasks (Label Studio's JSON, not JSON-MIN)")
-        incoming = [_incoming(task) for task in tasks]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise LabelError(f"{path}: no export of Label Studio: {error!r}") from error
+    tasks = json_in(path)
+    if not isinstance(tasks, list):
+        raise LabelError(f"{path}: wanted a list of tasks (Label Studio's JSON, not JSON-MIN)")
+    incoming = []
+    for number, task in enumerate(tasks, start=1):
+        try:
+            incoming.append(_incoming(task))
+        except LabelError as error:
+            raise LabelError(f"{path}: {_called(task, number)}: {error}") from error
+        except KeyError as error:
+            raise LabelError(
+                f"{path}: no export of Label Studio: {_called(task, number)}: {error.args[0]!r} is missing"
+            ) from error
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            raise LabelError(f"{path}: no export of Label Studio: {_called(task, number)}: {error}") from error
     yield from incoming
+
+
+def _called(task: object, number: int) -> str:
+    """A task, for messages."""
+    data = task.get("data") if isinstance(task, dict) else None
+    path = data.get("path") if isinstance(data, dict) else None
+    return f"task {number}" + (f" ({path})" if isinstance(path, str) else "")
 
 
 def _incoming(task: Mapping[str, Any]) -> Incoming:
@@ -168,6 +183,8 @@ def _drawn(annotation: Mapping[str, Any]) -> Drawn:
     for one in annotation["result"]:
         if one["type"] not in results:
             raise LabelError(f"a result of type {one['type']}, wanted rectangles, a choice and a number")
+        if one["type"] == "rectanglelabels" and not one["value"].get("rectanglelabels"):
+            raise LabelError("a rectangle without a label, wanted one of its class")
         results[one["type"]].append(one)
     boxes, choices, levels = results.values()
     classes = [one for one in choices if one.get("from_name") != EMPTY]

@@ -249,6 +249,43 @@ def test_an_old_export_undoes_no_renaming_and_takes_nothing_back(log: VerdictLog
         assert log.labels(taken_back=True) == before
 
 
+@pytest.mark.parametrize("name", ["coco", "label_studio"])
+def test_what_is_changed_in_a_file_that_was_out_while_a_class_was_renamed_has_the_new_name(
+    log: VerdictLog, tmp_path: Path, name: str
+) -> None:
+    path, made = as_exported(log, tmp_path, name, [1, 2])
+    log.add_rename("ring", "halo", who="jo")
+    if name == "coco":
+        made["annotations"][1]["bbox"] = [10, 20, 30, 40]
+        ring = next(c["id"] for c in made["categories"] if c["name"] == "ring")
+        made["annotations"].append({"id": 9, "image_id": 1, "category_id": ring, "bbox": [1, 2, 30, 40]})
+    else:
+        [annotation] = made[1]["annotations"]
+        moved = next(one for one in annotation["result"] if one["value"].get("rectanglelabels") == ["ring"])
+        moved["value"]["width"] *= 2
+        made[0]["annotations"].append({"result": [moved | {"id": "drawn anew"}]})
+    assert imported(log, path, name, made) == 2
+    for frame_id in (1, 2):
+        *_, newest = log.labels(frame_id)[frame_id]
+        assert set(newest.box_classes) <= {None, "halo"}
+        assert newest.boxes != JO.boxes
+        assert "halo" in newest.box_classes
+    assert imported(log, path, name, made) == 0
+    holds = standing(log.labels(2)[2])
+    assert holds.label is not None
+    assert sorted(map(str, holds.label.box_classes)) == ["None", "halo", "halo"]
+
+
+def test_a_name_that_was_given_up_and_is_used_again_stays_what_it_says(log: VerdictLog, tmp_path: Path) -> None:
+    log.add_rename("ring", "halo", who="jo")
+    log.add_labels([(4, replace(JO, boxes=((1, 2, 30, 40),), box_classes=("ring",), at="2026-03-01T00:00:00.000Z"))])
+    path, made = as_exported(log, tmp_path, "coco", [2, 4])
+    boxes = {a["image_id"]: a for a in made["annotations"]}
+    boxes[4]["bbox"] = [5, 5, 30, 40]
+    assert imported(log, path, "coco", made) == 1
+    assert log.labels(4)[4][-1].box_classes == ("ring",)
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_that_a_label_was_taken_back_goes_to_another_station(log: VerdictLog, tmp_path: Path, name: str) -> None:
     form, path, other = format_named(name), tmp_path / "exported", new_log(tmp_path / "two")
@@ -356,7 +393,12 @@ def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_pat
         (boxed(bbox=[350, 2, 40, 20]), r"a\.tif: box \[350, 2, 390, 22\] lies outside"),
         (boxed(bbox=[float("nan"), 2, 4, 2]), "a box whose corner is no number"),
         (boxed(image_id=8), "image 8, which is not among"),
-        (boxed(category_id=3), "KeyError"),
+        (boxed(category_id=3), "annotation 1 of category 3, which is not among"),
+        (coco(annotations=[{"image_id": 7, "category_id": 1}]), "no COCO file: 'bbox' is missing"),
+        (coco(images=[{"id": 7, "file_name": "a.tif", "width": 224, "height": 224}]),
+         r"a\.tif: boxes in pixels of an image of 224x224, the frame has 360x300"),
+        (coco(images=[{"id": 7, "file_name": "a.tif"}, {"id": 8, "file_name": "P/L/a.tif"}]),
+         r"P/L/a\.tif: the same frame as a\.tif"),
         (coco(images=[{"id": 7, "file_name": "nowhere.tif"}]), r"nowhere\.tif: no such frame in the log"),
         (coco(images=[{"id": 7, "file_name": "b.tif"}]), "2 frames have this name, the newest are P/M/b.tif and P/L/b.tif"),
         (coco(images=[], annotations=[]), "no frame in it"),
@@ -365,8 +407,8 @@ def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_pat
         (coco(images=[{"id": 7, "file_name": "a.tif", "umbra": {"sha256": [1]}}]), r"sha256 \[1\], wanted text"),
         (coco(images=[{"id": 7, "file_name": "\ud800"}]), "no name of a frame"),
         (coco(categories=[{"id": 1, "name": "\ud800"}]), "surrogates not allowed"),
-        ({}, "no COCO file"),
-        ([], "no COCO file"),
+        ({}, "no COCO file: wanted images, categories and annotations"),
+        ([], "no COCO file: wanted images, categories and annotations"),
     ],
 )  # fmt: skip
 def test_a_coco_file_that_cannot_be_true_is_refused_whole(
@@ -515,7 +557,9 @@ def test_a_turned_rectangle_becomes_the_box_around_it(log: VerdictLog, tmp_path:
 
 @pytest.mark.parametrize(
     ("tasks", "message"),
-    [({}, "wanted a list of tasks"), ([{"id": 1}], "no export of Label Studio"),
+    [({}, "wanted a list of tasks"), ([{"id": 1}], "no export of Label Studio: task 1: 'data' is missing"),
+     (exported(result=[{"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 2, "height": 2}}]),
+      "task 1.*a rectangle without a label"),
      (exported(result=[{"type": "brushlabels", "value": {}}]), "type brushlabels")],
 )  # fmt: skip
 def test_what_is_no_export_of_label_studio_is_named(log: VerdictLog, tmp_path: Path, tasks: Any, message: str) -> None:
