@@ -242,7 +242,9 @@ def labels_propose(
                     batch = []
                 progress.advance(task)
         made += len(log.add_labels(batch, said_now=True))
-    say(f"{made} proposals by {chosen.identity}; {len(frames) - made} frames without (not sure, or no picture kept)")
+    say(
+        f"{made} proposals by {chosen.identity}; {len(frames) - made} frames without (not sure, or neither picture nor file kept)"
+    )
 
 
 @labels_app.command("accept", epilog="Example: umbra labels accept P/L7/d118.tif --who jo")

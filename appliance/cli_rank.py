@@ -70,10 +70,14 @@ def overlay_frame(
         int, typer.Argument(min=1, max=2**63 - 1, help="Number of the frame, as `umbra rank` shows it.")
     ],
     out: Annotated[Path, typer.Option(help="PNG to write.", dir_okay=False)],
+    again: Annotated[
+        bool, typer.Option("--again", help="As the active bundle saw it, where it judged the frame again.")
+    ] = False,
     station: StationOption = DEFAULT_STATION,
 ) -> None:
     """Write a frame's stretched image with S as heat, its regions outlined and numbered by importance."""
     from appliance.exchange import labeled_frames
+    from appliance.measured import looks
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog
 
@@ -81,7 +85,8 @@ def overlay_frame(
     with closing(VerdictLog(place.database, readonly=True)) as log:
         if not log.frames("id = ?", [frame_id]):
             raise ApplianceError(f"frame {frame_id}: there is none")
-        [frame] = labeled_frames(log, [frame_id], images=place.images)
+        with looks(place, log) as look:
+            [frame] = labeled_frames(log, [frame_id], images=place.images, look=look if again else None)
     if frame.pictures is None or frame.pictures[1] is None:
         raise ApplianceError(f"frame {frame_id}: {'no picture is kept' if frame.pictures is None else 'no unseen map'}")
     out.write_bytes(frame.pictures[1])

@@ -9,17 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.images import kept_planes
 from appliance.labels import Label, standing
-from appliance.put_away import places_of
-from appliance.reading import read_frame
 from appliance.station import Station
+from appliance.stretched import image_of
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines.classes import CLASSES
-from engines.inspector import SMALLEST_SIDE
 from engines.training.data import AMBIGUOUS, ImageSet
-from kernels import IMAGE_SIDE, FrameGeometryError, NotADarkFrameError, RawFrame, Stretcher, StretchParams
+from kernels import IMAGE_SIDE, StretchParams
 
 VALIDATION_EVERY = 8  # frames, by their bytes: one in so many is kept for validation, for ever
 
@@ -83,31 +80,7 @@ def _labeled(
         if holds.disputed:
             yield frame, None, None
             continue
-        kept = kept_planes(place.images, frame_id, None)
-        yield frame, holds.label, _archived(place, frame, stretch) if kept is None else kept[0]
-
-
-def _archived(place: Station, frame: Row, stretch: StretchParams) -> NDArray[np.uint8] | None:
-    """The image of a frame that was put away, stretched anew; None where its file is gone, changed or cannot be judged."""
-    for path in places_of(place.done, frame["path"], frame["sha256"]):
-        if not path.is_file():
-            continue
-        read = read_frame(path, frame["path"], place.settings)
-        if read.raw is not None and read.sha256 == frame["sha256"]:
-            return _stretched(read.raw, stretch)
-    return None
-
-
-def _stretched(raw: RawFrame, stretch: StretchParams) -> NDArray[np.uint8] | None:
-    """The image of samples as the inspector makes it; None where it would refuse them."""
-    if min(raw.width, raw.height) < SMALLEST_SIDE:
-        return None
-    image = np.empty((IMAGE_SIDE, IMAGE_SIDE), np.float32)
-    try:
-        Stretcher(stretch).stretch(raw, image)
-    except (FrameGeometryError, NotADarkFrameError):
-        return None
-    return np.rint(image * 255).astype(np.uint8)
+        yield frame, holds.label, image_of(place, frame, stretch)
 
 
 def _image_set(rows: list[tuple[Row, Label, NDArray[np.uint8]]]) -> ImageSet:

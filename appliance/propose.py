@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.images import kept_planes
 from appliance.labels import Box, Label, LabelError, Origin, check_name, standing
 from appliance.station import Station
+from appliance.stretched import image_of
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 from engines import Bundle, OpenVinoEngines, fault_of, find_objects, inspect
@@ -40,7 +40,7 @@ def candidates(log: VerdictLog, bundle: str, *, product: str | None = None, lot:
 def proposals(
     place: Station, bundle: Bundle, frames: Sequence[Row], *, least: float
 ) -> Iterator[tuple[Row, Label | None]]:
-    """A bundle's label of each frame, from its kept picture; None where no picture is kept or the bundle is not sure.
+    """A bundle's label of each frame; None where the frame and its picture are gone, or the bundle is not sure.
 
     Class: the most probable, where its P is at least `least`. Level: as measured. Boxes: of a defect, by find_objects.
 
@@ -52,8 +52,8 @@ def proposals(
     """
     engines = OpenVinoEngines(bundle, precision=place.engine.on_cpu, cache=place.engines, threads=place.engine.threads)
     for frame in frames:
-        kept = kept_planes(place.images, frame["id"], None)
-        yield frame, None if kept is None else _label(engines, bundle, kept[0], frame, least)
+        image = image_of(place, frame, bundle.stretch)
+        yield frame, None if image is None else _label(engines, bundle, image, frame, least)
 
 
 def _label(

@@ -48,7 +48,11 @@ def _page(pool: Pool, log: VerdictLog, wanted: Wanted) -> list[dict[str, Any]]:
     chosen = [int(i) for i in order[wanted.offset : wanted.offset + wanted.count]]
     if wanted.diverse:
         candidates = (
-            Candidate(int(i), float(value[i]), _described(pool.parts[part_of[i]], int(row_of[i]), pool.newest["t"]))
+            Candidate(
+                int(i),
+                float(value[i]),  # a frame without any keeps its place: it has nothing to stand for others with
+                _described(pool.parts[part_of[i]], int(row_of[i]), pool.newest["t"]) if value[i] > 0 else None,
+            )
             for i in order
         )
         end = min(wanted.offset + wanted.count, MOST_DIVERSE)

@@ -20,7 +20,7 @@ def whatif(
     log: ReadLog,
     spec: Annotated[float | None, Query(gt=0, le=1, description="a limit on the score to try")] = None,
     t: Annotated[float | None, Query(ge=0, lt=1, description="a threshold on S to try")] = None,
-    alpha: Annotated[float | None, Query(gt=0, le=100, description="an exponent of S to try")] = None,
+    alpha: Annotated[float | None, Query(ge=0.01, le=100, description="an exponent of S to try")] = None,
     product: Annotated[str | None, Query(description="only this product")] = None,
     lot: Annotated[str | None, Query(description="only this lot")] = None,
 ) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from appliance.labels import Label, Origin, iou, standing
+from appliance.put_away import places_of
 from appliance.verdict_log import VerdictLog
 from engines import find_objects
 from tests.appliance.test_cli import umbra
@@ -58,6 +61,22 @@ def test_frames_are_proposed_for_and_a_person_decides(station: tuple[Path, dict[
     assert (holds.who, holds.boxes, holds.origin) == ("ann", proposed[path].boxes, Origin.PERSON)
     assert "labeled by ann already" in umbra("labels", "accept", path, "--station", root, expect=1).stderr
     assert "labeled by jo already" in umbra("labels", "accept", mine, "--station", root, expect=1).stderr
+
+
+def test_a_frame_whose_picture_was_purged_is_proposed_for_from_its_file(
+    station: tuple[Path, dict[str, dict[str, str]]], tmp_path: Path
+) -> None:
+    frames, root = station[0].parent / "frames", tmp_path / "station"
+    two = sorted(path for path in frames.rglob("*.tif"))[:2]
+    umbra("screen", *two, "--station", root)
+    (root / "images.db").unlink()
+    with closing(VerdictLog(root / "umbra.db")) as log:
+        first = log.frames("1", [])[0]
+        own, _ = places_of(root / "done", first["path"], first["sha256"])
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next(path for path in two if path.name == first["name"]), own)
+        umbra("labels", "propose", "--station", root, "--least", "0.25")
+        assert set(log.labels()) == {first["id"]}
 
 
 def test_objects_lose_the_margin_that_training_gave_them() -> None:

@@ -27,7 +27,7 @@ from tests.appliance.running import api_of
 from tests.appliance.test_cli import umbra
 from tests.appliance.test_decide import frame, measured
 
-# Frames 1 to 7: where S is high (rows, columns) and how high.
+# Frames 1 to 8: where S is high (rows, columns) and how high.
 PATCHES: tuple[list[tuple[tuple[int, int, int, int], float]], ...] = (
     [((10, 20, 10, 20), 0.9)],  # one small strong one
     [((100, 180, 100, 180), 0.3)],  # one large weak one
@@ -36,6 +36,7 @@ PATCHES: tuple[list[tuple[tuple[int, int, int, int], float]], ...] = (
     [],
     [((11, 21, 10, 20), 0.88)],  # nearly the first
     [((0, 200, 0, 200), 0.15)],  # below t
+    [((60, 62, 60, 62), 0.9)],  # above t, and too small for a region
 )
 LABEL = Label(class_name="Spot", boxes=((0, 0, 9, 9),), box_classes=("ring",), who="jo", at="2026-01-01")
 
@@ -138,6 +139,13 @@ def test_diverse_leaves_out_what_was_shown(station: Station, log: VerdictLog, mo
         assert order(station, log, diverse=True, offset=3) == order(station, log, diverse=True, offset=9) == []
     station.images.unlink()  # without pictures nobody knows
     assert order(station, log, diverse=True) == [2, 4, 1, 3, 6, 5]
+
+
+def test_diverse_puts_nothing_without_a_value_before_what_has_one(station: Station, log: VerdictLog) -> None:
+    record(log, ImageStore(station.images), 8)
+    chosen = order(station, log, metric=Metric.ROIS, diverse=True)
+    assert set(chosen[:3]) - {1, 3, 6} == {2, 4}
+    assert chosen[3:] == [7, 5]  # frame 7 is the eighth of these
 
 
 def candidate(number: int, kind: float | None, value: float = 1.0) -> Candidate:
