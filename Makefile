@@ -99,10 +99,11 @@ chaos: $(VENV)/.dev ## a daemon killed a thousand times while frames come in, ha
 fuzz: $(VENV)/.dev ## 20,000 changed files of each format, and sidecars, through the decoders: ten minutes
 	UMBRA_FUZZ_INPUTS=$(or $(INPUTS),20000) $(BIN)/python -m pytest -q tests/appliance/test_fuzz.py
 
-gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one
+gpu: $(VENV)/.dev ## tests that need a CUDA device; they skip loudly without one, and fail where one is here and cannot be tested
+	if [ -e /dev/nvidiactl ] && ! $(BIN)/python -c 'import pycuda, cuda.bindings'; then $(MAKE) pycuda; fi
 	$(BIN)/python -m pytest -m gpu
 	if command -v compute-sanitizer; then for tool in memcheck racecheck initcheck synccheck; do \
-	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu/test_kernels.py -k "refused or reduction" \
+	  compute-sanitizer --tool $$tool --error-exitcode 1 $(BIN)/python -m pytest -q tests/gpu/test_kernels.py -k "refused or reduction or small" \
 	  || exit 1; done; fi
 
 # pycuda is compiled from source: CUDA's headers come from PyPI, the driver to link with is an empty library.

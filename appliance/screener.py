@@ -30,6 +30,7 @@ from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 from appliance.watch import Candidate, Watcher
+from engines import worth_together
 
 DECODE_AHEAD = 3  # frames decoded while one is inferred
 DECODED_BYTES = 1 << 30  # of frames decoded ahead for a GPU: bounds the memory
@@ -204,8 +205,9 @@ class Screener:
             self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
 
     def _room(self) -> int:
-        """How many frames may be decoded ahead: two batches, as far as frames like the largest of the last ones leave memory."""
-        return max(DECODE_AHEAD, min(2 * self.line.inspector.batch, DECODED_BYTES // max(self._sizes, default=1)))
+        """How many frames may be decoded ahead: two calls' worth, as far as frames like the largest of the last ones leave memory."""
+        wanted = 2 * worth_together(self.line.inspector)
+        return max(DECODE_AHEAD, min(wanted, DECODED_BYTES // max(self._sizes, default=1)))
 
     def _screen_batch(self) -> None:
         """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once.
@@ -258,15 +260,18 @@ class Screener:
         self.black_box.hold(())
 
     def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
-        """The next file that is being decoded; with a GPU those that are decoded within the waiting time, too."""
+        """The next file that is being decoded; with a GPU a batch of those that are within the waiting time, and another of those
+        that are already.
+        """
         first = self._first_decoded()
         if first is None:
             return
         self._decode_ahead()
         yield first
         end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
-        for _ in range(min(self.line.inspector.batch, self._room()) - 1):
-            if not self._decoding or not wait([self._decoding[0][1]], max(0.0, end - time.monotonic())).done:
+        for number in range(1, min(worth_together(self.line.inspector), self._room())):
+            patience = max(0.0, end - time.monotonic()) if number < self.line.inspector.batch else 0.0
+            if not self._decoding or not wait([self._decoding[0][1]], patience).done:
                 break
             following = self._decoding.popleft()
             self._decode_ahead()

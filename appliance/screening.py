@@ -24,7 +24,7 @@ from appliance.settings import Settings
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
-from engines import Inspector, Measurement
+from engines import Inspector, Measurement, worth_together
 
 DECODE_AHEAD = 3
 CHUNK = 1000  # frames of the log looked at together
@@ -177,12 +177,12 @@ class OneShot:
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
         with closing(Sandbox(self.settings)) as sandbox:
             while True:
-                for target in islice(waiting, max(DECODE_AHEAD, 2 * self.inspector.batch) - len(decoding)):
+                for target in islice(waiting, max(DECODE_AHEAD, 2 * worth_together(self.inspector)) - len(decoding)):
                     known_as = target.archived["path"] if target.archived else None
                     decoding.append((target, sandbox.submit(target.root, target.relative, known_as=known_as)))
                 if not decoding:
                     return
-                count = min(self.inspector.batch, len(decoding))
+                count = min(worth_together(self.inspector), len(decoding))
                 read = [self._result(*decoding.popleft()) for _ in range(count)]
                 yield from self._screen([frame for frame in read if frame is not None])
 

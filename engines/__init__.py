@@ -6,7 +6,7 @@ from engines.choice import EngineChoice, Precision, Target
 from engines.classes import CLASSES
 from engines.cpu_inspector import CpuInspector
 from engines.errors import BundleError, EngineBuildError, EngineError, EngineFaultError, GoldenGateError
-from engines.inspector import Inspection, Inspector, Measurement, fault_of, inspect
+from engines.inspector import Inspection, Inspector, Measurement, fault_of, inspect, worth_together
 from engines.openvino import OpenVinoEngines
 from engines.regions import Region, find_objects
 
@@ -31,4 +31,5 @@ __all__ = [
     "fault_of",
     "find_objects",
     "inspect",
+    "worth_together",
 ]

@@ -31,9 +31,18 @@ from kernels.device import Device, Event, Graph, Memory, Stream, aligned
 from kernels.errors import DeviceFaultError
 
 SLOTS = 2  # batches under way: one goes up while the other is measured
-UPLOAD_BYTES = 1 << 28  # of one batch, unless a single frame is larger
+UPLOAD_BYTES = 1 << 30  # of one batch, unless a single frame is larger
 FIRST_SIDE = 4096
 _CLASSES = 4
+
+
+def at_once(most: int, nbytes: int) -> int:
+    """Frames of so many bytes that go up together: `most`, or the largest power of two whose bytes a slot takes; at least one.
+
+    A batch is padded to a power of two: any other number would be measured slower than it need be.
+    """
+    fits = max(1, UPLOAD_BYTES // aligned(nbytes))
+    return most if most <= fits else 1 << (fits.bit_length() - 1)
 
 
 class GpuEngines(Protocol):
@@ -223,14 +232,16 @@ class CudaInspector(Authored):
             self._collect(under_way.popleft(), found)
 
     def _batches(self, frames: Sequence[RawFrame], places: list[int]) -> Iterator[list[int]]:
-        """Frames in order, as many at once as the engines and a slot take."""
+        """Frames in order, as many at once as the engines take; or, of what a slot takes, a power of two."""
         batch: list[int] = []
         taken = 0
         for i in places:
             size = aligned(_bytes_of(frames[i]))
-            if batch and (len(batch) == self._batch or taken + size > self._slots[0].nbytes):
-                yield batch
-                batch, taken = [], 0
+            while batch and (len(batch) == self._batch or taken + size > self._slots[0].nbytes):
+                whole = len(batch) if len(batch) == self._batch else 1 << (len(batch).bit_length() - 1)
+                yield batch[:whole]
+                batch = batch[whole:]
+                taken = sum(aligned(_bytes_of(frames[k])) for k in batch)
             batch.append(i)
             taken += size
         yield batch
@@ -239,7 +250,7 @@ class CudaInspector(Authored):
         """Slots and buffers that take these frames; made anew where one is larger than any before it."""
         side = max(max(f.width, f.height) for f in frames)
         largest = max(aligned(_bytes_of(f)) for f in frames)
-        wanted = max(largest, min(UPLOAD_BYTES, largest * self._batch))
+        wanted = largest * at_once(self._batch, largest)
         if self._stretch is not None and self._slots and side <= self._stretch.side and wanted <= self._slots[0].nbytes:
             return
         self._device.synchronize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -12,6 +13,9 @@ from engines.tensorrt import Flavour, load
 from kernels import fatbin
 from kernels.driver import Gpu, probe
 from kernels.errors import FatbinError, NoGpuError
+from kernels.pycuda_device import EXTRAS
+
+_LIBRARY = {Flavour.TENSORRT: "nvinfer", Flavour.TENSORRT_RTX: "tensorrt_rtx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,9 @@ def without_importing() -> str | None:
     for part in (_gpu()[1], _packages()):
         if part.missing is not None:
             return f"{part.name}: {part.missing}"
+    there = [flavour for flavour in Flavour if find_spec(f"{flavour}_bindings") is not None]
+    if there and not any(find_spec(f"{flavour}_libs") or find_library(_LIBRARY[flavour]) for flavour in there):
+        return f"{there[0]}: its package is there, and its libraries are not: pip install 'umbra[{there[0].extra}]'"
     return None
 
 
@@ -123,7 +130,7 @@ def _packages() -> Part:
         if not there:
             missing.append(package)
     reason = f"{' and '.join(missing)} not installed" if missing else None
-    return Part("gpu packages", ", ".join(found) or None, reason, "pip install 'umbra[gpu]'" if missing else "")
+    return Part("gpu packages", ", ".join(found) or None, reason, f"pip install {EXTRAS}" if missing else "")
 
 
 def _tensorrt(flavour: Flavour) -> Part:

@@ -102,6 +102,11 @@ class Inspector(Protocol):
         """Give back what the engines hold; the last thing that is asked of it."""
 
 
+def worth_together(inspector: Inspector) -> int:
+    """Frames that are worth handing over in one call: two batches, of which one goes up while the other is measured."""
+    return 1 if inspector.batch == 1 else 2 * inspector.batch
+
+
 def too_small(frame: RawFrame) -> str | None:
     """Why a frame is refused before it is looked at, or None."""
     if min(frame.width, frame.height) >= SMALLEST_SIDE:

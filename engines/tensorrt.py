@@ -240,7 +240,7 @@ def _build_into(
         if via is not None:
             plan = via(role, key.max_batch)
         else:
-            plan = _build(trt, key, role, _model_bytes(bundle, role, key.precision), timing, progress)
+            plan = _build(trt, key, role, _model_bytes(bundle, role, key), timing, progress)
         (made / f"{role}.plan").write_bytes(plan)
     hashes = {role: file_sha256(made / f"{role}.plan") for role in MODEL_FILES}
     (made / MANIFEST).write_text(json.dumps({"format": FORMAT, "key": asdict(key), "files": hashes}, indent=1) + "\n")
@@ -249,16 +249,18 @@ def _build_into(
     return Plans(key, {role: target / f"{role}.plan" for role in MODEL_FILES}, _joint_digest(hashes))
 
 
-def _model_bytes(bundle: Bundle, role: str, precision: Precision) -> bytes:
+def _model_bytes(bundle: Bundle, role: str, key: PlanKey) -> bytes:
     path = bundle.model(role)
-    if precision is Precision.INT8:
+    if key.precision is Precision.INT8:
         return path.read_bytes()  # its QuantizeLinear and DequantizeLinear say what is int8
     try:
         import onnx
 
         from engines.half import to_half, without_quantisation
     except ModuleNotFoundError as error:
-        raise EngineUnavailableError(f"FP16 plans need {error.name}: pip install 'umbra[gpu]'") from error
+        raise EngineUnavailableError(
+            f"FP16 plans need {error.name}: pip install 'umbra[{key.flavour.extra}]'"
+        ) from error
     try:
         model: bytes = to_half(without_quantisation(onnx.load(path))).SerializeToString()
     except ValueError as error:

@@ -106,6 +106,18 @@ class IExecutionContext(Protocol):
     def execute_async_v3(self, stream_handle: int) -> bool: ...
 
 
+class IRuntimeConfig(Protocol):
+    """How a context runs."""
+
+    def set_execution_context_allocation_strategy(self, strategy: object) -> None: ...
+
+
+class IRuntimeConfigRtx(IRuntimeConfig, Protocol):
+    """Only in `tensorrt_rtx`: when its kernels are compiled."""
+
+    dynamic_shapes_kernel_specialization_strategy: object
+
+
 class ICudaEngine(Protocol):
     """A plan in device memory."""
 
@@ -117,7 +129,8 @@ class ICudaEngine(Protocol):
     def get_tensor_dtype(self, name: str) -> object: ...
     def get_tensor_shape(self, name: str) -> Dims: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Dims]: ...
-    def create_execution_context(self, strategy: object) -> IExecutionContext | None: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...
+    def create_execution_context(self, runtime_config: IRuntimeConfig) -> IExecutionContext | None: ...
 
 
 class Runtime(Protocol):
@@ -165,3 +178,4 @@ class TensorRtRtx(TensorRt, Protocol):
 
     ComputeCapability: Any
     BuilderFlag: Any
+    DynamicShapesKernelSpecializationStrategy: Any

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from engines.bundle import MODEL_FILES
-from engines.tensorrt import INPUT, Plans, check_engine, deserialise, load
-from engines.tensorrt_api import ICudaEngine, IExecutionContext
+from engines.tensorrt import INPUT, Flavour, Plans, check_engine, deserialise, load
+from engines.tensorrt_api import ICudaEngine, IExecutionContext, IRuntimeConfig, IRuntimeConfigRtx, TensorRtRtx
 from kernels import IMAGE_SIDE
 from kernels.device import Device, Memory, Stream
 from kernels.errors import DeviceFaultError
@@ -53,6 +54,7 @@ class TensorRtEngines:
 
     def __init__(self, plans: Plans, device: Device) -> None:
         trt = self._trt = load(plans.key.flavour)
+        self._flavour = plans.key.flavour
         self.identity, self.max_batch = plans.identity, plans.key.max_batch
         self._networks: dict[str, _Network] = {}
         for role in MODEL_FILES:
@@ -96,8 +98,21 @@ class TensorRtEngines:
         if not network.contexts[key].execute_async_v3(stream.handle):
             raise DeviceFaultError(f"TensorRT did not run the {role} on {count} images{network.said}")
 
+    def _how(self, engine: ICudaEngine) -> IRuntimeConfig:
+        """How a context is made: with memory of ours; and for RTX cards with its kernels compiled before it first runs.
+
+        Of its own accord that TensorRT begins with slower kernels and changes them under way: a graph would keep the slower
+        ones, and what passed the golden gate would not be what runs.
+        """
+        config = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if self._flavour is Flavour.TENSORRT_RTX:
+            strategies = cast("TensorRtRtx", self._trt).DynamicShapesKernelSpecializationStrategy
+            cast("IRuntimeConfigRtx", config).dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        return config
+
     def _set_up(self, role: str, network: _Network, images: int, count: int, output: int) -> IExecutionContext:
-        context = network.engine.create_execution_context(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        context = network.engine.create_execution_context(self._how(network.engine))
         if context is None:
             raise DeviceFaultError(f"TensorRT gave no context for the {role}{network.said}")
         context.set_device_memory(network.working.address, network.working.nbytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from typing import Any
 
 import onnx
@@ -17,6 +18,12 @@ from engines.torch_graph import OnnxModule
 from kernels import IMAGE_SIDE
 from kernels.device import Device, Stream
 from kernels.errors import DeviceFaultError
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """One for all that is tried before it is captured."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class _DeviceArray:
@@ -43,11 +50,12 @@ class TorchCudaEngines:
     def __init__(self, bundle: Bundle, device: Device, *, max_batch: int) -> None:
         self.max_batch = max_batch
         self._graphs: dict[tuple[int, int], tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
+        self._networks: dict[str, OnnxModule] = {}
         try:
-            self._networks = {
-                role: OnnxModule(to_half(without_quantisation(onnx.load(bundle.model(role)))), role).to("cuda").eval()
-                for role in MODEL_FILES
-            }
+            for role in MODEL_FILES:
+                network = OnnxModule(to_half(without_quantisation(onnx.load(bundle.model(role)))), role)
+                network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as half convolutions are fast
+                self._networks[role] = network.to("cuda").eval()
         except (AssertionError, RuntimeError, ValueError) as error:  # torch without CUDA asserts
             raise EngineBuildError(f"torch_cuda: {error}") from error
         key = f"{bundle.digest}|{torch.__version__}|{device.gpu.name}|{device.gpu.driver}|{max_batch}"
@@ -61,6 +69,8 @@ class TorchCudaEngines:
         """As engines.cuda_inspector.GpuEngines."""
         self.reset()
         self._networks.clear()
+        # torch keeps a workspace of cuBLAS for every stream that it ever ran on, and gives none back by itself.
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -83,7 +93,7 @@ class TorchCudaEngines:
         """The networks on `count` images at an address, as one graph in a pool of torch's own, and their outputs."""
         given = torch.as_tensor(_DeviceArray(images, (count, 1, IMAGE_SIDE, IMAGE_SIDE)), device="cuda")
         here = torch.cuda.current_stream()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = _side_stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):  # as they are first: libraries choose their ways
             for _ in range(3):

@@ -15,11 +15,12 @@ from kernels.device import Argument, Event, Grid, Stream
 from kernels.driver import Gpu, probe
 from kernels.errors import DeviceFaultError, NoGpuError
 
+EXTRAS = "'umbra[gpu]' (or umbra[rtx], umbra[torch-gpu], which have it too)"
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: waits for no other stream of its own accord
 
 
 def _import(module: str, package: str) -> Any:
-    """A package of the gpu extra.
+    """A package of the extras for a GPU.
 
     Raises:
         NoGpuError: it is not installed, or does not load; names the extra.
@@ -27,7 +28,7 @@ def _import(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise NoGpuError(f"{package} is not installed: pip install 'umbra[gpu]'") from error
+        raise NoGpuError(f"{package} is not installed: pip install {EXTRAS}") from error
     except ImportError as error:
         raise NoGpuError(f"{module} does not load: {error}") from error
 

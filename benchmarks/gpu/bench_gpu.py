@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -16,14 +18,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.gpu.picture import picture
 from benchmarks.harness import RESULTS, machine
-from engines import EngineChoice, Target, bundle, gpu_state
+from engines import Bundle, EngineChoice, Target, bundle, gpu_state
 from engines.build import build_inspector
-from engines.cuda_inspector import GpuEngines
+from engines.cuda_inspector import GpuEngines, Results, at_once
+from engines.errors import EngineError
+from engines.gpu import ready_plans
 from engines.models import ROLES, build
-from kernels import Layout, RawFrame, StretchParams
+from kernels import Layout, RawFrame, StretchParams, unpack
 from kernels.cuda import IMAGE_PIXELS, OVERREAD, REDUCED, STATS, ReduceKernels, StretchKernels, describe
-from kernels.device import Argument, Grid, Stream
+from kernels.device import Argument, Grid, Memory, Stream
+from kernels.errors import DeviceFaultError
 from kernels.packing.reference import pack
 from kernels.pycuda_device import PycudaDevice
 
@@ -32,9 +38,14 @@ SIZES = {
     "12 MP RAW10": (3040, 4056, Layout.RAW10),
     "48 MP u16": (6000, 8000, Layout.U16LE),
 }
+INSPECTED = ("12 MP u16", "12 MP RAW10")
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-REPEATS = 20
+KERNEL_BATCHES = (1, 8, 32)
+SAMPLES, SAMPLE_MS = 30, 3.0
 COPY_BYTES = 1 << 30
+PAST_CACHES = 1 << 28  # bytes of frames that take turns: more than any level-2 cache holds
+LATENCY_BATCHES = (1, 16)
+LEAST_FRAMES, RUNS = 32, 3  # of an inspector
 
 
 class Stopwatch:
@@ -43,33 +54,66 @@ class Stopwatch:
     def __init__(self, device: PycudaDevice) -> None:
         self.device, self.stream = device, device.stream()
 
-    def ms(self, work: Callable[[], None], repeats: int = REPEATS) -> float:
-        """Median of `repeats`, after two that do not count."""
+    def ms(self, work: Callable[[], None]) -> float:
+        """Median time of one turn; each sample has as many turns as make a few milliseconds, so that no gap before the first
+        counts.
+        """
+        once = self._sample(work, 2) / 2
+        turns = max(1, math.ceil(SAMPLE_MS / max(once, 1e-3)))
+        return float(median(self._sample(work, turns) / turns for _ in range(SAMPLES)))
+
+    def as_one_ms(self, work: Callable[[], None]) -> float:
+        """The same of work that is recorded as a graph first: nothing of what the host does to enqueue it counts."""
+        work()
+        graph = self.device.capture(work, self.stream)
+        return self.ms(work if graph is None else partial(graph.launch, self.stream))
+
+    def _sample(self, work: Callable[[], None], turns: int) -> float:
         event = self.device.driver.Event
-        taken = []
-        for i in range(repeats + 2):
-            begin, end = event(), event()
-            begin.record(self.stream.stream)
+        begin, end = event(), event()
+        begin.record(self.stream.stream)
+        for _ in range(turns):
             work()
-            end.record(self.stream.stream)
-            end.synchronize()
-            if i >= 2:
-                taken.append(begin.time_till(end))
-        return float(median(taken))
+        end.record(self.stream.stream)
+        end.synchronize()
+        return float(begin.time_till(end))
 
 
-class Launches:
-    """A device that times each kernel by itself."""
+class FirstLaunches:
+    """A device that launches no more than the first kernels of a sequence."""
 
-    def __init__(self, watch: Stopwatch) -> None:
-        self._watch, self._device = watch, watch.device
-        self.ms: dict[str, float] = {}
+    def __init__(self, device: PycudaDevice, names: list[str], most: int | None = None) -> None:
+        self._device, self._names, self._most = device, names, most
+        names.clear()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._device, name)
 
-    def launch(self, kernel: str, grid: Grid, threads: int, arguments: tuple[Argument, ...], on: Stream) -> None:
-        self.ms[kernel] = self._watch.ms(lambda: self._device.launch(kernel, grid, threads, arguments, on), 5)
+    def launch(self, kernel: str, grid: Grid, threads: int, arguments: Sequence[Argument], on: Stream) -> None:
+        if self._most is None or len(self._names) < self._most:
+            self._names.append(kernel)
+            self._device.launch(kernel, grid, threads, arguments, on)
+
+
+class Held(ExitStack):
+    """Device memory that is given back at the end."""
+
+    def __init__(self, device: PycudaDevice) -> None:
+        super().__init__()
+        self.device = device
+
+    def allocate(self, nbytes: int) -> Memory:
+        memory = self.device.allocate(nbytes)
+        self.callback(memory.free)
+        return memory
+
+    def put(self, array: NDArray[Any], beyond: int = 0) -> Memory:
+        """A copy of an array, with `beyond` bytes of room after it."""
+        memory, host = self.allocate(array.nbytes + beyond), self.device.pinned(array.nbytes)
+        host[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.device.upload(memory.address, host, self.device.stream())
+        self.device.synchronize()
+        return memory
 
 
 def frames_of(size: str, count: int) -> list[RawFrame]:
@@ -84,91 +128,150 @@ def frames_of(size: str, count: int) -> list[RawFrame]:
 
 def copy_gb_s(watch: Stopwatch) -> float:
     """Bytes read and written by a copy within the device."""
-    source, target = watch.device.allocate(COPY_BYTES), watch.device.allocate(COPY_BYTES)
-    copy = watch.device.driver.memcpy_dtod_async
-    ms = watch.ms(lambda: copy(target.address, source.address, COPY_BYTES, watch.stream.stream))
-    source.free()
-    target.free()
+    with Held(watch.device) as held:
+        source, target = held.allocate(COPY_BYTES), held.allocate(COPY_BYTES)
+        copy = watch.device.driver.memcpy_dtod_async
+        ms = watch.ms(lambda: copy(target.address, source.address, COPY_BYTES, watch.stream.stream))
     return 2 * COPY_BYTES / ms / 1e6
 
 
-def kernels(watch: Stopwatch, copy: float) -> dict[str, dict[str, Any]]:
-    """The stretch by size and batch, and the reduction, in GB/s of frames (maps) read."""
-    device = watch.device
+def stretch_of(watch: Stopwatch, size: str, batch: int, *, steps: bool = False) -> dict[str, Any]:
+    """Milliseconds of a stretch of a batch, over frames that come from memory; and of each kernel in it."""
+    frames = frames_of(size, 2)
+    nbytes = frames[0].packed.nbytes
+    turns = max(1, math.ceil(PAST_CACHES / (batch * nbytes)))
+    with Held(watch.device) as held:
+        at = [held.put(frames[i % 2].packed, OVERREAD).address for i in range(turns * batch)]
+        tables = [
+            held.put(describe([frames[i % 2] for i in range(batch)], at[turn * batch : (turn + 1) * batch])).address
+            for turn in range(turns)
+        ]
+        side = max(frames[0].width, frames[0].height)
+        kernels = StretchKernels(watch.device, StretchParams(), frames=batch, side=side)
+        held.callback(kernels.free)
+        images, shown, stats = (
+            held.allocate(batch * n).address for n in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize)
+        )
+
+        def enqueue() -> None:
+            for table in tables:
+                kernels.enqueue(table, batch, images=images, shown=shown, stats=stats, on=watch.stream)
+
+        row: dict[str, Any] = {"ms": watch.as_one_ms(enqueue) / turns}
+        if steps:  # what each kernel adds to those before it, which it needs
+            names: list[str] = []
+            tables, before, row["steps_ms"] = tables[:1], 0.0, {}
+            kernels._device = FirstLaunches(watch.device, names)
+            enqueue()
+            for most, name in enumerate(list(names), start=1):
+                work = partial(_first, kernels, watch, names, most, enqueue)
+                so_far = watch.as_one_ms(work)
+                row["steps_ms"][name], before = max(0.0, so_far - before), so_far
+        row["gb_s"] = batch * nbytes / row["ms"] / 1e6
+        return row
+
+
+def _first(kernels: StretchKernels, watch: Stopwatch, names: list[str], most: int, enqueue: Callable[[], None]) -> None:
+    kernels._device = FirstLaunches(watch.device, names, most)
+    enqueue()
+
+
+def reduce_ms(watch: Stopwatch, batch: int) -> float:
+    """Of the reduction of a batch, over maps that come from memory."""
+    one = np.random.default_rng(0).normal(-1, 2, (batch, 2, 224, 224)).astype(np.float32)
+    turns = max(1, math.ceil(PAST_CACHES / one.nbytes))
+    with Held(watch.device) as held:
+        logits = [held.put(one).address for _ in range(turns)]
+        reduced, maps = held.allocate(batch * REDUCED.itemsize).address, held.allocate(batch * IMAGE_PIXELS).address
+        reduce = ReduceKernels(watch.device, threshold=0.5, alpha=2.0)
+
+        def enqueue() -> None:
+            for at in logits:
+                reduce.enqueue(at, batch, reduced=reduced, maps=maps, on=watch.stream)
+
+        return watch.as_one_ms(enqueue) / turns
+
+
+def kernels_alone(watch: Stopwatch, copy: float) -> dict[str, dict[str, Any]]:
+    """The stretch by size and batch, and the reduction, in GB/s of frames (maps) read, and as shares of a copy."""
     found: dict[str, dict[str, Any]] = {}
     for size in SIZES:
-        different = [_put(device, f.packed, OVERREAD) for f in frames_of(size, 4)]
-        frame = frames_of(size, 1)[0]
-        for batch in (1, 8, 32):
-            stretch = StretchKernels(device, StretchParams(), frames=batch, side=max(frame.width, frame.height))
-            table = _put(device, describe([frame] * batch, [different[i % 4].address for i in range(batch)]), 0)
-            out = [device.allocate(batch * n) for n in (4 * IMAGE_PIXELS, IMAGE_PIXELS, STATS.itemsize)]
-
-            def enqueue(
-                by: StretchKernels = stretch, at: int = table.address, n: int = batch,
-                to: tuple[int, int, int] = (out[0].address, out[1].address, out[2].address),
-            ) -> None:  # fmt: skip
-                by.enqueue(at, n, images=to[0], shown=to[1], stats=to[2], on=watch.stream)
-
-            ms = watch.ms(enqueue)
-            gb_s = batch * frame.packed.nbytes / ms / 1e6
-            found[f"stretch, {size}, batch {batch}"] = {"ms": ms, "gb_s": gb_s, "share_of_copy": gb_s / copy}
-            if batch == 32:
-                steps = Launches(watch)
-                stretch._device = steps  # type: ignore[assignment]
-                enqueue()
-                found[f"stretch, {size}, batch {batch}"]["steps_ms"] = steps.ms
-            for memory in (*out, table):
-                memory.free()
-            stretch.free()
-        for memory in different:
-            memory.free()
-    logits = _put(device, np.random.default_rng(0).normal(-1, 2, (64, 2, 224, 224)).astype(np.float32), 0)
-    reduced, maps = device.allocate(64 * REDUCED.itemsize), device.allocate(64 * IMAGE_PIXELS)
-    reduce = ReduceKernels(device, threshold=0.5, alpha=2.0)
-    ms = watch.ms(
-        lambda: reduce.enqueue(logits.address, 64, reduced=reduced.address, maps=maps.address, on=watch.stream)
-    )
-    gb_s = 64 * (8 * IMAGE_PIXELS + IMAGE_PIXELS) / ms / 1e6
-    found["reduce, batch 64"] = {"ms": ms, "gb_s": gb_s, "share_of_copy": gb_s / copy}
+        for batch in KERNEL_BATCHES:
+            try:
+                found[f"stretch, {size}, batch {batch}"] = stretch_of(
+                    watch, size, batch, steps=batch == KERNEL_BATCHES[-1]
+                )
+            except DeviceFaultError as error:  # a small GPU has no room for all of them
+                found[f"stretch, {size}, batch {batch}"] = {"refused": str(error)}
+    ms = reduce_ms(watch, BATCHES[-1])
+    found[f"reduce, batch {BATCHES[-1]}"] = {"ms": ms, "gb_s": BATCHES[-1] * 9 * IMAGE_PIXELS / ms / 1e6}
+    for row in found.values():
+        if "gb_s" in row:
+            row["share_of_copy"] = row["gb_s"] / copy
     return found
 
 
-def _put(device: PycudaDevice, array: NDArray[Any], beyond: int) -> Any:
-    memory, host = device.allocate(array.nbytes + beyond), device.pinned(array.nbytes)
-    host[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    stream = device.stream()
-    device.upload(memory.address, host, stream)
-    device.synchronize()
-    return memory
+def alone_ms(watch: Stopwatch, engines: GpuEngines, size: str, batch: int) -> dict[str, float]:
+    """Milliseconds a frame of each part of the way, alone, at a batch."""
+    device, nbytes = watch.device, frames_of(size, 1)[0].packed.nbytes
+    with Held(device) as held:
+        host, up = device.pinned(batch * nbytes), held.allocate(batch * nbytes)
+        images = held.put(np.random.default_rng(1).random((batch, IMAGE_PIXELS), np.float32)).address
+        logits, levels = held.allocate(16 * batch).address, held.allocate(4 * batch).address
+        maps, results = held.allocate(8 * IMAGE_PIXELS * batch).address, held.allocate(Results(batch).nbytes)
+        down = device.pinned(results.nbytes)
+        found = {
+            "upload": watch.ms(lambda: device.upload(up.address, host, watch.stream)),
+            "stretch": stretch_of(watch, size, batch)["ms"],
+            "networks": watch.ms(
+                lambda: engines.enqueue(images, batch, logits=logits, levels=levels, maps=maps, on=watch.stream)
+            ),
+            "reduce": reduce_ms(watch, batch),
+            "download": watch.ms(lambda: device.download(down, results.address, watch.stream)),
+        }
+    return {name: ms / batch for name, ms in found.items()}
 
 
-def inspectors(targets: list[Target], cache: Path) -> dict[str, Any]:
-    """Frames per second of each target by size and batch; of eager torch with OpenCV; and the two limits."""
-    starter = bundle.load(bundle.find("starter"))
-    found: dict[str, Any] = {}
-    for size in ("12 MP u16", "12 MP RAW10"):
-        frames = frames_of(size, 8)
-        eager = eager_rate(frames)
-        found[f"eager torch + OpenCV, {size}"] = {"frames_s": eager}
-        for target in targets:
-            for batch in BATCHES:
-                choice = EngineChoice(target=target, max_batch=batch)
-                inspector = build_inspector(starter, choice, cache=cache)
-                many = [frames[i % len(frames)] for i in range(max(8 * batch, 32))]
-                inspector.measure(many[: 2 * batch])
-                began = time.perf_counter()
-                inspector.measure(many)
-                rate = len(many) / (time.perf_counter() - began)
-                row: dict[str, Any] = {"frames_s": rate, "against_eager": rate / eager}
-                if batch == 1:
-                    row |= latency(partial(inspector.measure, frames[:1]))
-                inspector.close()
-                found[f"{target}, {size}, batch {batch}"] = row
-    return found
+def inspector_row(
+    watch: Stopwatch, own: Bundle, choice: EngineChoice, size: str, cache: Path, eager: float
+) -> dict[str, Any]:
+    """Frames per second of a target at a largest batch, beside eager torch and beside what its slowest part takes alone."""
+    frames = frames_of(size, 8)
+    batch = at_once(choice.max_batch, frames[0].packed.nbytes)
+    many = [frames[i % len(frames)] for i in range(max(8 * batch, LEAST_FRAMES))]
+    inspector = build_inspector(own, choice, cache=cache)
+    try:
+        inspector.measure(many[: 4 * batch])  # all graphs of both slots
+        taken = []
+        for _ in range(RUNS):
+            began = time.perf_counter()
+            inspector.measure(many)
+            taken.append((time.perf_counter() - began) * 1e3 / len(many))
+        row: dict[str, Any] = {"batch": batch, "frames_s": 1e3 / median(taken), "ms": median(taken)}
+        if choice.max_batch in LATENCY_BATCHES:
+            row |= latency(partial(inspector.measure, frames[:1]))
+    finally:
+        inspector.close()
+    engines = engines_of(watch.device, own, choice, cache)
+    row["alone_ms"] = alone_ms(watch, engines, size, batch)
+    engines.close()
+    slowest = max(row["alone_ms"]["upload"], row["alone_ms"]["networks"])
+    return row | {"against_eager": row["frames_s"] / eager, "share_of_limit": slowest / row["ms"]}
+
+
+def engines_of(device: PycudaDevice, own: Bundle, choice: EngineChoice, cache: Path) -> GpuEngines:
+    """The networks of a target alone."""
+    if choice.target is Target.TORCH_CUDA:
+        from engines.torch_cuda import TorchCudaEngines
+
+        return TorchCudaEngines(own, device, max_batch=choice.max_batch)
+    from engines.tensorrt_run import TensorRtEngines
+
+    return TensorRtEngines(ready_plans(own, choice, cache, None), device)
 
 
 def latency(work: Callable[[], object], repeats: int = 300) -> dict[str, float]:
+    """Of one frame."""
     taken = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -178,100 +281,72 @@ def latency(work: Callable[[], object], repeats: int = 300) -> dict[str, float]:
     return {"p50_ms": hundredths[49], "p99_ms": hundredths[98]}
 
 
-def eager_rate(frames: list[RawFrame]) -> float:
+def eager_rate(frames: Sequence[RawFrame], batch: int) -> float:
     """What one writes in an afternoon: unpack on the host, OpenCV's area resize, three eager networks in half precision."""
-    models = [build(role).eval().half().cuda() for role in ROLES]
+    models = [build(role).eval().half().to("cuda", memory_format=torch.channels_last) for role in ROLES]  # type: ignore[call-overload]
 
-    def one(frame: RawFrame) -> None:
-        from kernels import unpack
-
-        image = cv2.resize(unpack(frame).astype(np.float32), (224, 224), interpolation=cv2.INTER_AREA)
-        image = (image - np.median(image)) / max(float(image.std()), 1e-6)
-        x = torch.from_numpy(image)[None, None].half().cuda()
+    def together(some: Sequence[RawFrame]) -> None:
+        images = []
+        for frame in some:
+            image = cv2.resize(unpack(frame).astype(np.float32), (224, 224), interpolation=cv2.INTER_AREA)
+            images.append((image - np.median(image)) / max(float(image.std()), 1e-6))
+        x = torch.from_numpy(np.stack(images)[:, None]).half().cuda()
         with torch.inference_mode():
             for model in models:
                 model(x).float().cpu()
 
-    one(frames[0])
+    turns = [[frames[(turn + i) % len(frames)] for i in range(batch)] for turn in range(max(4, 32 // batch))]
+    together(turns[0])
     began = time.perf_counter()
-    for i in range(32):
-        one(frames[i % len(frames)])
-    return 32 / (time.perf_counter() - began)
-
-
-def limits(watch: Stopwatch, engines: GpuEngines, batch: int, nbytes: int) -> dict[str, float]:
-    """Frames per second of the way up alone, and of the networks alone."""
-    device = watch.device
-    host, up = device.pinned(batch * nbytes), device.allocate(batch * nbytes)
-    upload_ms = watch.ms(lambda: device.upload(up.address, host, watch.stream))
-    images, logits = device.allocate(4 * IMAGE_PIXELS * batch), device.allocate(16 * batch)
-    levels, maps = device.allocate(4 * batch), device.allocate(8 * IMAGE_PIXELS * batch)
-    networks_ms = watch.ms(lambda: engines.enqueue(
-        images.address, batch, logits=logits.address, levels=levels.address, maps=maps.address, on=watch.stream))  # fmt: skip
-    for memory in (up, images, logits, levels, maps):
-        memory.free()
-    return {"upload_alone_frames_s": batch * 1e3 / upload_ms, "networks_alone_frames_s": batch * 1e3 / networks_ms}
-
-
-def picture(found: dict[str, Any], path: Path) -> None:
-    """Where the time of a stretch goes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots()
-    for row, (name, numbers) in enumerate((n, v) for n, v in found["kernels"].items() if "steps_ms" in v):
-        left = 0.0
-        for i, (step, ms) in enumerate(numbers["steps_ms"].items()):
-            axes.barh(row, ms, left=left, color=f"C{i}", label=step.removeprefix("stretch_") if row == 0 else None)
-            left += ms
-        axes.text(left, row, f" {name}: {numbers['share_of_copy']:.0%} of a copy", va="center")
-    axes.set(xlabel="ms", yticks=[], title=f"{found['gpu']}: the stretch, kernel by kernel")
-    axes.legend(fontsize=7, ncols=3, loc="lower right")
-    figure.savefig(path, dpi=120)
+    for some in turns:
+        together(some)
+    return len(turns) * batch / (time.perf_counter() - began)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path("work/plans"), help="where plans are kept")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the numbers and the picture go")
+    parser.add_argument("--batch", type=int, action="append", help="largest batches of inspectors; default: 1 to 64")
+    parser.add_argument("--target", type=Target, action="append", help="default: all that this machine has")
     arguments = parser.parse_args()
     state = gpu_state.look()
+    targets = [t for t in arguments.target or Target if t is not Target.OPENVINO and state.why_off(t) is None]
     with PycudaDevice() as device:
-        measure(device, state, arguments.cache, arguments.out)
+        measure(device, targets, arguments.batch or BATCHES, arguments.cache, arguments.out)
     device.close()
 
 
-def measure(device: PycudaDevice, state: gpu_state.GpuState, cache: Path, out: Path) -> None:
-    """All numbers of this GPU, to a file and a picture."""
+def measure(device: PycudaDevice, targets: Sequence[Target], batches: Sequence[int], cache: Path, out: Path) -> None:
+    """All numbers of this GPU, to a file, as they come, and a picture."""
     watch = Stopwatch(device)
-    copy = copy_gb_s(watch)
-    found: dict[str, Any] = {
-        "gpu": device.gpu.name,
-        "driver": device.gpu.driver,
-        "machine": machine(),
-        "copy_gb_s": copy,
-    }
-    found["kernels"] = kernels(watch, copy)
-    targets: list[Target] = [t for t in Target if t is not Target.OPENVINO and state.why_off(t) is None]
-    found["inspectors"] = inspectors(targets, cache)
-    if Target.TORCH_CUDA in targets:
-        from engines.torch_cuda import TorchCudaEngines
-
-        starter = bundle.load(bundle.find("starter"))
-        found["limits"] = {
-            f"{size}, batch {batch}": limits(
-                watch, TorchCudaEngines(starter, device, max_batch=batch), batch, frames_of(size, 1)[0].packed.nbytes
-            )
-            for size in ("12 MP u16", "12 MP RAW10")
-            for batch in (1, 16, 64)
-        }
-    name = "gpu-" + "".join(c if c.isalnum() else "-" for c in device.gpu.name.lower())
+    gpu = device.gpu
+    found: dict[str, Any] = {"gpu": gpu.name, "driver": gpu.driver, "machine": machine(), "copy_gb_s": copy_gb_s(watch)}
+    name = "gpu-" + "".join(c if c.isalnum() else "-" for c in gpu.name.lower())
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+
+    def keep(part: str, row: str, numbers: dict[str, Any]) -> None:
+        found.setdefault(part, {})[row] = numbers
+        (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{row:46}", {k: round(v, 3) for k, v in numbers.items() if isinstance(v, float)}, flush=True)
+
+    for row, numbers in kernels_alone(watch, found["copy_gb_s"]).items():
+        keep("kernels", row, numbers)
+    own = bundle.load(bundle.find("starter"))
+    for size in INSPECTED:
+        rates = {f"batch {n}": eager_rate(frames_of(size, 8), n) for n in (1, 16)}
+        keep("inspectors", f"eager torch + OpenCV, {size}", rates)
+        for target in targets:
+            for most in batches:
+                choice = EngineChoice(target=target, max_batch=most)
+                try:
+                    numbers = inspector_row(watch, own, choice, size, cache, max(rates.values()))
+                except EngineError as error:  # this target does not serve this GPU: the others may
+                    keep("inspectors", f"{target}, {size}", {"refused": str(error)})
+                    print(error)
+                    break
+                keep("inspectors", f"{target}, {size}, at most {most}", numbers)
     picture(found, out / f"{name}.png")
-    for part in ("kernels", "inspectors", "limits"):
-        for row, numbers in found.get(part, {}).items():
-            print(f"{row:46}", {k: round(v, 3) for k, v in numbers.items() if isinstance(v, float)})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from engines.training.evaluate import wilson
 from engines.training.fit import fit, predict
 from engines.training.pack import CLEAN_FRAMES, choose_threshold
 from engines.training.presets import PRESETS
-from engines.training.unseen import auroc, finish, seen_only, unseen_job, unseen_maps
+from engines.training.unseen import ALPHA, auroc, finish, seen_only, unseen_job, unseen_maps
 from kernels import IMAGE_SIDE
 
 RESULT_FILE = RESULTS / "left_out_dark.json"
@@ -33,6 +33,7 @@ FRAMES, TEST_FRAMES, TEST_SEED = 20_000, 8_000, 7_000
 LEFT_OUT = {"rings": ("ring",), "bands": ("band", "streak")}
 DEFECTIVE_FROM, CLEAN_TO = 4, 1  # ratings
 ALPHAS = (1.0, 2.0, 4.0, 8.0)
+FIRST = (10, 50, 200)  # of an order
 
 
 def groups_of(test: ImageSet) -> dict[str, NDArray[np.bool_]]:
@@ -54,10 +55,34 @@ def judged(logits: NDArray[np.float32], test: ImageSet, t: float) -> dict[str, A
             name: auroc(m_alpha[here], m_alpha[groups["clean"]]) for name, here in groups.items() if name != "clean"
         }
     eight_bit = np.rint(maps * 255).astype(np.uint8)
+    table["orders"] = orders(maps, eight_bit, test, t)
     for name, here in groups.items():
         found = int(sum(bool(find_regions(one, threshold=t)) for one in eight_bit[here]))
         table[f"flagged: {name}"] = [found / max(1, int(here.sum())), *wilson(found, int(here.sum()))]
     return table
+
+
+def orders(
+    maps: NDArray[np.float32], eight_bit: NDArray[np.uint8], test: ImageSet, t: float
+) -> dict[str, dict[str, Any]]:
+    """What stands first by M_alpha, and by the peaks of regions with equal ones by M_alpha, as `umbra rank` has it."""
+    m_alpha = (maps.astype(float) ** ALPHA).sum((1, 2))
+    peaks = np.array([sum(region.peak for region in find_regions(one, threshold=t)) for one in eight_bit])
+    groups = groups_of(test)
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in (("m_alpha", m_alpha), ("rois", peaks)):
+        order = np.lexsort((np.arange(len(value)), -m_alpha, -value))
+        place = np.empty(len(order))
+        place[order] = np.arange(len(order))
+        found[name] = {
+            f"auroc: {group}": auroc(-place[here], -place[groups["clean"]])
+            for group, here in groups.items() if group != "clean"
+        }  # fmt: skip
+        for count in FIRST:
+            first = order[:count]
+            found[name][f"first {count}"] = {group: int(here[first].sum()) for group, here in groups.items()}
+            found[name][f"kinds among the first {count}"] = len(set(test.kind[first]))
+    return found
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from tests.appliance.running import drop, outbox
 
 
 class Batches:
-    """An inspector of four frames at once; after `good` calls it fails."""
+    """An inspector of four frames at once, worth eight in a call; after `good` calls it fails."""
 
     batch = 4
 
@@ -65,7 +65,7 @@ def test_frames_are_measured_together_and_told_of_one_by_one(station: Station, i
     rows = run_until(station, batches, 11)
     assert sorted(row["path"] for row in rows) == sorted([*(f"P/L/f{i}.tif" for i in range(10)), "P/L/garbage.tif"])
     assert sum(batches.sizes) == 10
-    assert max(batches.sizes) == 4
+    assert 4 <= max(batches.sizes) <= 8
     files = outbox(station)
     assert {files[f"{row['path'].removesuffix('.tif')}.json"]["seq"] for row in rows} == {row["seq"] for row in rows}
     alone = {row["path"]: row for row in rows if row["verdict"] != "RETEST"}
@@ -77,7 +77,9 @@ def test_frames_are_measured_together_and_told_of_one_by_one(station: Station, i
 
 def test_each_frame_of_a_batch_gets_its_own_numbers(station: Station, inspector: Inspector) -> None:
     paths = [drop(station, f"f{i}", seed=i) for i in range(6)]
-    together = list(OneShot(Batches(inspector), Settings()).screen(find_targets(paths)))
+    batches = Batches(inspector)
+    together = list(OneShot(batches, Settings()).screen(find_targets(paths)))
+    assert batches.sizes == [6]
     alone = list(OneShot(inspector, Settings()).screen(find_targets(paths)))
     for ours, theirs in zip(together, alone, strict=True):
         different = {k for k in theirs if ours[k] != theirs[k]}
@@ -91,7 +93,7 @@ def test_a_fault_leaves_the_frames_of_its_batch_pending(station: Station, inspec
     with pytest.raises(EngineFaultError, match="illegal memory access"):
         run_until(station, Batches(inspector, good=1), 10)
     first = {name: verdict["seq"] for name, verdict in outbox(station).items()}
-    assert 1 <= len(first) <= 4
+    assert 1 <= len(first) <= 8
     assert len(list(station.inbox.rglob("*.tif"))) == 10 - len(first)
     rows = run_until(station, Batches(inspector), 10 - len(first))
     assert len(rows) == 10 - len(first)

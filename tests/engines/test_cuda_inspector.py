@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engines import Bundle, EngineFaultError, Inspector, Measurement
 from engines.build import check_golden
-from engines.cuda_inspector import CudaInspector, Results
+from engines.cuda_inspector import CudaInspector, Results, at_once
 from engines.openvino import OpenVinoEngines
 from kernels import Layout, RawFrame
 from kernels.device import Stream
@@ -126,6 +126,23 @@ def test_batches_are_of_few_sizes(starter: Bundle, engines: HostEngines) -> None
     for count in (1, 2, 3):
         assert len(gpu.measure([frame] * count)) == count
     assert engines.batches == [1, 2, 4]
+
+
+def test_what_a_slot_does_not_take_goes_in_powers_of_two(
+    starter: Bundle, inspector: Inspector, engines: HostEngines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = [RawFrame.from_samples(dark(230, 230, seed=i), bits=12) for i in range(7)]
+    large = RawFrame.from_samples(dark(230, 300, seed=9), bits=12)
+    monkeypatch.setattr("engines.cuda_inspector.UPLOAD_BYTES", 7 * frames[0].packed.nbytes // 2)
+    assert [at_once(most, frames[0].packed.nbytes) for most in (1, 2, 3, 4, 64)] == [1, 2, 3, 2, 2]
+    assert at_once(4, 1 << 40) == 1
+    gpu = CudaInspector(starter, engines, EmulatedDevice(), graphs=False)
+    assert_alike(gpu.measure(frames), inspector.measure(frames))
+    assert engines.batches == [2, 2, 2, 1]
+    engines.batches.clear()
+    mixed = [frames[0], large, *frames[1:4]]  # two of the large one make a slot: it takes three of these, and two go
+    assert_alike(gpu.measure(mixed), inspector.measure(mixed))
+    assert engines.batches == [2, 2, 1]
 
 
 def test_memory_is_flat_and_given_back(starter: Bundle, engines: HostEngines) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -53,18 +54,27 @@ def test_a_gpu_without_packages(gpu_there: None, monkeypatch: pytest.MonkeyPatch
     state = look()
     assert state.gpu.found == "Test GPU, 80 GiB, compute capability 9.0, driver 580.95.05, CUDA 13.0"
     assert str(state.why_off(Target.TENSORRT)).startswith("gpu packages: pycuda")
-    assert state.packages.advice == "pip install 'umbra[gpu]'"
-    with pytest.raises(NoGpuError, match=r"pycuda is not installed: pip install 'umbra\[gpu\]'"):
+    assert state.packages.advice == f"pip install {pycuda_device.EXTRAS}"
+    with pytest.raises(NoGpuError, match=r"pycuda is not installed: pip install 'umbra\[gpu\]' \(or umbra\[rtx\]"):
         pycuda_device.PycudaDevice()
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="a GPU is here")
-def test_packages_without_libraries(gpu_there: None) -> None:
+def test_packages_without_libraries(gpu_there: None, monkeypatch: pytest.MonkeyPatch) -> None:
     full = look().targets[Target.TENSORRT]
     assert full.found is None
     assert str(full.missing).startswith("its package is there, but does not load: libnv")
     assert look().targets[Target.TENSORRT_RTX].missing is None
     assert packages_present()
+    monkeypatch.setattr(gpu_state, "_packages", lambda: gpu_state.Part("gpu packages", "pycuda"))
+    assert gpu_state.without_importing() is None
+    monkeypatch.setattr(
+        gpu_state, "find_spec", lambda name: None if name.startswith("tensorrt_rtx") else find_spec(name)
+    )
+    assert (
+        gpu_state.without_importing()
+        == "tensorrt: its package is there, and its libraries are not: pip install 'umbra[gpu]'"
+    )
 
 
 def test_a_gpu_that_the_kernels_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,19 @@ def test_every_layout_and_stride(layout: Layout, bench: Bench) -> None:
     assert_same_stretch(bench, frames)
 
 
+@pytest.mark.parametrize("layout", list(Layout))
+def test_small_frames_of_every_layout(layout: Layout, bench: Bench) -> None:
+    """All that the kernels do, in the seconds that compute-sanitizer makes minutes of."""
+    bits = layout.storage_bits
+    frames = []
+    for i, (height, width) in enumerate([(224, 224), (225, 231), (240, 2100)]):
+        samples = np.minimum(
+            dark(height, width, sigma=2.0 ** (bits - 6), pedestal=2.0 ** (bits - 3), seed=i), 2**bits - 1
+        )
+        frames.append(pack(samples, layout, stride=layout.row_bytes(width) + 3 * i, padding=0xA5))
+    assert not any(isinstance(told, str) for told in assert_same_stretch(bench, frames))
+
+
 def test_frames_that_are_refused(bench: Bench) -> None:
     tile, columns = dark(3000, 4000), dark(3000, 4000, seed=1)
     tile[2000:2100], columns[:, 3000:3100] = tile[100:200], columns[:, 200:300]

@@ -42,8 +42,9 @@ class Bench:
     def put(self, array: NDArray[Any], *, beyond: int = 0) -> int:
         """The address of a copy of an array, with `beyond` bytes of anything after it."""
         at = self.allocate(array.nbytes + beyond)
-        host = self.device.pinned(array.nbytes)
-        host[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        host = self.device.pinned(array.nbytes + beyond)
+        host[: array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        host[array.nbytes :] = 0xA5
         self.device.upload(at, host, self.main)
         self.device.synchronize()
         return at
