@@ -205,7 +205,7 @@ class Screener:
             self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
 
     def _room(self) -> int:
-        """How many frames may be decoded ahead: two calls' worth, as far as frames like the largest of the last ones leave memory."""
+        """How many frames may be decoded ahead: two calls' worth, as far as frames like the largest of late leave memory."""
         wanted = 2 * worth_together(self.line.inspector)
         return max(DECODE_AHEAD, min(wanted, DECODED_BYTES // max(self._sizes, default=1)))
 

@@ -92,6 +92,18 @@ def confirm(bench: Bench) -> dict[str, Any]:
     return {"table": table, "core_seconds": {"photographs": bench.seconds("photographs")}}
 
 
+def confirmed_only(trials: Mapping[str, Any]) -> dict[str, Any]:
+    """Trials of all strategies with no more than what was confirmed in them."""
+    kept = ("photographs",)
+    return {
+        key: {
+            "table": {name: {k: v for k, v in trial["table"][name].items() if k != "per_class"} for name in CONFIRMED},
+            "core_seconds": {recipe: trial["core_seconds"][recipe] for recipe in kept},
+        }
+        for key, trial in trials.items()
+    }
+
+
 def _row(bench: Bench, numbers: Sequence[int]) -> dict[str, Any]:
     found = bench.detected(numbers)
     asked = {c: s for c, s in found.items() if not math.isnan(s.f1)}
@@ -170,7 +182,9 @@ def main() -> None:
     if arguments.tables:
         kept = json.loads(RESULT_FILE.read_text())
         print(markdown(summary(kept["trials"]), OURS))
-        print("\nConfirmation\n", confirmation(summary(kept["confirmation"]["trials"])), sep="\n")
+        again = kept["confirmation"]["trials"]
+        print("\nConfirmation\n", confirmation(summary(again)), sep="\n")
+        print("\nAll seeds\n", confirmation(summary(confirmed_only(kept["trials"]) | again)), sep="\n")
         return
     cv2.setNumThreads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)

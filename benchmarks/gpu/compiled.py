@@ -15,8 +15,8 @@ ENTRY = re.compile(
 )
 
 
-def main() -> None:
-    """Write benchmarks/results/cuda-kernels.txt."""
+def report() -> str:
+    """The table of the kernels that are installed."""
     table: dict[str, dict[int, str]] = defaultdict(dict)
     for kernel in fatbin.KERNELS:
         for entry in ENTRY.finditer(fatbin.path_of(kernel).with_suffix(".ptxas").read_text()):
@@ -31,9 +31,13 @@ def main() -> None:
         f"{name:22}" + "".join(f"{row.get(arch, '-'):>14}" for arch in archs) for name, row in sorted(table.items())
     ]
     lines += ["", *(f"{k}.fatbin: {fatbin.path_of(k).stat().st_size:,} bytes" for k in fatbin.KERNELS)]
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "cuda-kernels.txt").write_text(text)
-    print(text)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write benchmarks/results/cuda-kernels.txt."""
+    (RESULTS / "cuda-kernels.txt").write_text(report())
+    print(report())
 
 
 if __name__ == "__main__":

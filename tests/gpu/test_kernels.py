@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,27 @@ def test_the_reduction(threshold: float, alpha: float, bench: Bench) -> None:
     rng = np.random.default_rng(5)
     logits = np.stack([rng.normal(i % 7 - 4, 1 + i % 5, (2, SIDE, SIDE)) for i in range(64)]).astype(np.float32)
     assert_same_reduction(bench, logits, threshold=threshold, alpha=alpha)
+
+
+ILLEGAL = """
+from kernels.device import address
+from kernels.errors import DeviceFaultError
+from kernels.pycuda_device import PycudaDevice
+device = PycudaDevice()
+with device:
+    try:
+        device.launch("reduce_clear", (1, 1, 1), 256, (address(16),), device.stream())
+        device.synchronize()
+    except DeviceFaultError as error:
+        print("told:", error, flush=True)
+import os
+os._exit(0)  # nothing of a device that failed can be given back
+"""
+
+
+def test_an_illegal_address_is_a_fault_of_the_device(bench: Bench) -> None:
+    done = subprocess.run([sys.executable, "-c", ILLEGAL], capture_output=True, text=True, check=True, timeout=300)
+    assert "illegal memory access" in done.stdout
 
 
 def test_the_same_bits_on_every_run(bench: Bench) -> None:

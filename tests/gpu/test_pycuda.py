@@ -51,7 +51,7 @@ def test_pycuda_and_cuda_bindings_do_what_the_inspector_asks(tmp_path: Path) -> 
         )
     driver = emulated_driver(tmp_path, extension)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.gpu.on_emulated_driver"], cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "LD_LIBRARY_PATH": str(driver.parent)},
+        [sys.executable, "-W", "error", "-m", "tests.gpu.on_emulated_driver"], cwd=ROOT,
+        capture_output=True, text=True, check=False, env={**os.environ, "LD_LIBRARY_PATH": str(driver.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import compiled
+from benchmarks.harness import RESULTS
 from kernels import fatbin
 from kernels.errors import FatbinError
 from kernels.fatbin import Code
@@ -28,6 +30,14 @@ def test_the_compiler_spilt_no_register(kernel: str) -> None:
     assert {int(arch) for _, arch in functions} == set(MACHINE)
     assert len(spilt) >= len(functions)
     assert set(spilt) == {"0"}
+
+
+def test_the_report_that_is_kept_is_of_these_kernels() -> None:
+    """By registers, shared memory and spills; the build takes the nvcc that is pinned before a machine's own."""
+    kept = (RESULTS / "cuda-kernels.txt").read_text()
+    ours, theirs = ([line for line in text.splitlines() if line.count("/") > 2] for text in (compiled.report(), kept))
+    assert len(ours) == 11
+    assert ours == theirs
 
 
 @pytest.mark.parametrize(
