@@ -221,9 +221,12 @@ def age_s(state: Mapping[str, Any]) -> float:
 
 
 def as_its_owner(path: Path, folder: Path) -> None:
-    """What root puts into a folder belongs to whom the folder belongs to: the services must be able to write it."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
+    """What root puts into a folder belongs to whom the folder belongs to: the services must be able to write it.
+
+    Asked for only where it is another's: a confined service may not even ask.
+    """
+    owner, held = folder.stat(), path.stat()
+    if os.geteuid() == 0 and (held.st_uid, held.st_gid) != (owner.st_uid, owner.st_gid):
         os.chown(path, owner.st_uid, owner.st_gid)
 
 

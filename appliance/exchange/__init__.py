@@ -193,6 +193,7 @@ def import_labels(
     """
     speaker = _Speaker(who, at or now_utc(), users or {})
     read: list[_Read] = []
+    of_frame: dict[int, _Read] = {}
     names: dict[str, set[str]] = defaultdict(set)
     new: list[tuple[int, Label]] = []
     problems: list[str] = []
@@ -200,8 +201,10 @@ def import_labels(
     for one in incoming:
         frames += 1
         try:
-            read.append(_Read.of(log, one, read))
-            for there, here in log.names_now(read[-1].frame["id"], read[-1].whole):
+            found = _Read.of(log, one, of_frame)
+            read.append(found)
+            of_frame.setdefault(found.frame["id"], found)
+            for there, here in log.names_now(found.frame["id"], found.whole):
                 names[there].add(here)
         except LabelError as error:
             problems.append(f"{one.path}: {error}")
@@ -238,13 +241,13 @@ class _Read:
     whole: list[Label]
 
     @classmethod
-    def of(cls, log: VerdictLog, one: Incoming, before: Sequence[_Read]) -> _Read:
+    def of(cls, log: VerdictLog, one: Incoming, before: Mapping[int, _Read]) -> _Read:
         """Find the frame.
 
         Args:
             log: that has it.
             one: what the file says.
-            before: what it said earlier.
+            before: what it said earlier, by the number of the frame.
 
         Raises:
             LabelError: there is no such frame, it is of another size, or the file's form speaks of a frame once and has this one
@@ -255,9 +258,9 @@ class _Read:
         if one.size not in (None, found.size) and found.size and any(drawn.boxes for drawn in one.drawn):
             there, here = ("x".join(map(str, size)) for size in (one.size, found.size))
             raise LabelError(f"boxes in pixels of an image of {there}, the frame has {here}")
-        for other in before:
-            if other.frame["id"] == frame["id"] and any(not drawn.whole for drawn in (*one.drawn, *other.one.drawn)):
-                raise LabelError(f"the same frame as {other.one.path}, wanted each once")
+        other = before.get(frame["id"])
+        if other is not None and any(not drawn.whole for drawn in (*one.drawn, *other.one.drawn)):
+            raise LabelError(f"the same frame as {other.one.path}, wanted each once")
         return replace(found, whole=[checked(label, found.size) for label in one.labels])
 
     @property

@@ -18,14 +18,15 @@ def picture(found: dict[str, Any], path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 8), layout="constrained")
-    kernels, way = figure.subplots(2)
+    rows = {name: row for name, row in found.get("inspectors", {}).items() if "alone_ms" in row}
+    room = max(4.0, 0.3 * len(rows))
+    figure = Figure(figsize=(9, 4 + room), layout="constrained")
+    kernels, way = figure.subplots(2, height_ratios=(4, room))
     _stacked(kernels, {
         f"{name}: {row['share_of_copy']:.0%} of a copy": row["steps_ms"]
         for name, row in found["kernels"].items() if "steps_ms" in row
     })  # fmt: skip
     kernels.set(xlabel="ms a batch", title=f"{found['gpu']}: the stretch, kernel by kernel")
-    rows = {name: row for name, row in found.get("inspectors", {}).items() if "alone_ms" in row}
     _stacked(way, {f"{name}: {row['share_of_limit']:.0%} of the limit": row["alone_ms"] for name, row in rows.items()})
     way.plot([row["ms"] for row in rows.values()], range(len(rows)), "k|", markersize=12, label="all of it, overlapped")
     way.set(xlabel="ms a frame", title="the way of a frame: its parts alone, and measured as a whole")
