@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from appliance import log as events
 from appliance.errors import ApplianceError, FrameVanishedError
 from appliance.frame import Frame
 from appliance.station import Station, StationLock
-from appliance.verdict import Row
+from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 
 CHUNK = 1000  # frames or verdicts looked at together
@@ -36,8 +37,11 @@ class AgainLog(VerdictLog):
     def __init__(self, place: Station, line: VerdictLog | None = None) -> None:
         super().__init__(place.again.database, readonly=line is None)
         self._line = line
-        if line is not None and not self.horizon():
-            self._set_horizon(_EVERYTHING)
+        if (
+            line is not None
+            and self.select("SELECT COALESCE(MAX(before), '') AS at FROM horizons")[0]["at"] < _EVERYTHING
+        ):
+            self._set_horizon(_EVERYTHING)  # retention of an earlier version wrote others
 
     def _frame_id(self, db: sqlite3.Connection, frame: Frame, row: Mapping[str, Any]) -> int:
         """Number of a frame on the line, whose row is taken over; what has its number or its name without being it goes.
@@ -55,7 +59,8 @@ class AgainLog(VerdictLog):
             "AND NOT (id = :id AND path = :path AND sha256 = :sha256)",
             own,
         ).fetchall()
-        _let_go(db, [int(other["id"]) for other in others])
+        if _let_go(db, [int(other["id"]) for other in others]):  # whoever counted them counts again
+            db.execute("INSERT INTO horizons (before, at) VALUES (?, ?)", (_EVERYTHING, now_utc()))
         names, marks = ", ".join(own), ", ".join("?" * len(own))
         db.execute(f"INSERT OR IGNORE INTO frames ({names}) VALUES ({marks})", list(own.values()))  # noqa: S608
         return int(own["id"])
@@ -65,9 +70,11 @@ class AgainLog(VerdictLog):
         horizon, gone, last = line.horizon(), 0, 0
         if self.cursor(_FOLLOWED) == horizon:
             return gone
-        sql = "SELECT id, path, sha256 FROM frames WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
-        while rows := self.select(sql, (last, 2**63 - 1, CHUNK)):
-            there = line.select(sql, (last, rows[-1]["id"], -1))
+        while rows := self.select(
+            "SELECT id, path, sha256 FROM frames WHERE id > ? ORDER BY id LIMIT ?", (last, CHUNK)
+        ):
+            sql = "SELECT id, path, sha256 FROM frames WHERE id IN (SELECT value FROM json_each(?))"
+            there = line.select(sql, (json.dumps([row["id"] for row in rows]),))
             last = rows[-1]["id"]
             known = {tuple(row.values()) for row in there}
             with self.transaction() as db:

@@ -122,6 +122,9 @@ def restore(backup: Path, station: Station, *, again: bool = False) -> Restored:
 
 
 def _restored(backup: Path, station: Station, told: dict[str, Any], *, again: bool) -> Restored:
+    for made_of_the_log in (station.columns, station.again.root):
+        if made_of_the_log.exists():
+            shutil.rmtree(made_of_the_log)
     part = station.database.with_name(f".{DATABASE}.part")
     shutil.copyfile(backup / DATABASE, part)
     as_its_owner(part, station.root)
@@ -133,9 +136,6 @@ def _restored(backup: Path, station: Station, told: dict[str, Any], *, again: bo
     if (backup / SETTINGS_FILE).exists() and not (station.root / SETTINGS_FILE).exists():
         shutil.copyfile(backup / SETTINGS_FILE, station.root / SETTINGS_FILE)
         as_its_owner(station.root / SETTINGS_FILE, station.root)
-    for made_of_the_log in (station.columns, station.again.root):
-        if made_of_the_log.exists():
-            shutil.rmtree(made_of_the_log)
     with closing(VerdictLog(station.database)) as log:
         published = max((seq_of(p) or 0 for p in station.outbox.rglob("*.json")), default=0)
         state = station.read_state() or {}

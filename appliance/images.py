@@ -46,7 +46,11 @@ class ImageStore:
                 "CREATE TABLE IF NOT EXISTS images (frame_id INTEGER PRIMARY KEY, image BLOB, unseen BLOB, seq INTEGER)"
             )
             if "seq" not in self._columns():  # a store of an earlier version
-                self._connection.execute("ALTER TABLE images ADD COLUMN seq INTEGER")
+                try:
+                    self._connection.execute("ALTER TABLE images ADD COLUMN seq INTEGER")
+                except sqlite3.OperationalError:
+                    if "seq" not in self._columns():  # no other process was quicker
+                        raise
 
     def _columns(self) -> set[str]:
         return {row[1] for row in self._connection.execute("PRAGMA table_info(images)")}

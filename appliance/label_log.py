@@ -128,23 +128,24 @@ class LabelLog(LogFile):
         rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
         return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
 
-    def names_now(self, frame_id: int, labels: Sequence[Label]) -> set[tuple[str, str]]:
-        """Names of classes of boxes in labels of a file, each with what it is called now, where the log has the label.
+    def names_now(self, frame_id: int, labels: Sequence[Label]) -> list[dict[str, str]]:
+        """For each label of a file what its classes of boxes are called now; nothing where the log does not have it.
 
         Args:
             frame_id: of whom the labels are.
             labels: as the file has them, checked.
         """
         if not (renames := self.renames()):
-            return set()
+            return [{} for _ in labels]
         rows = self._label_rows(frame_id)
         numbers = contents(rows, renames)
         now = {label.id: label.box_classes for label in by_frame(rows, renames).get(frame_id, ())}
-        found: set[tuple[str, str]] = set()
+        found = []
         for label in labels:
-            if (number := numbers.get(label.content)) is not None:
-                pairs = zip(label.box_classes, now[number], strict=True)
-                found |= {(there, here) for there, here in pairs if there is not None and here is not None}
+            number = numbers.get(label.content)
+            names = label.box_classes if number is None else now[number]
+            pairs = zip(label.box_classes, names, strict=True) if number is not None else ()
+            found.append({there: here for there, here in pairs if there is not None and here is not None})
         return found
 
 

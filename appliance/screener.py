@@ -24,7 +24,7 @@ from appliance.line.files import is_full
 from appliance.notify import notify
 from appliance.pause import Pause, find_pause
 from appliance.pipeline import Line
-from appliance.sandbox import Sandbox
+from appliance.sandbox import Sandbox, room_ahead
 from appliance.station import Station
 from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
@@ -32,8 +32,6 @@ from appliance.verdict_log import VerdictLog
 from appliance.watch import Candidate, Watcher
 from engines import worth_together
 
-DECODE_AHEAD = 3  # frames decoded while one is inferred
-DECODED_BYTES = 1 << 30  # of frames decoded ahead for a GPU: bounds the memory
 HEARTBEAT_S = 1.0
 PAUSE_S = 0.2
 OUTBOX_CURSOR = "outbox"
@@ -205,9 +203,8 @@ class Screener:
             self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
 
     def _room(self) -> int:
-        """How many frames may be decoded ahead: two calls' worth, as far as frames like the largest of late leave memory."""
-        wanted = 2 * worth_together(self.line.inspector)
-        return max(DECODE_AHEAD, min(wanted, DECODED_BYTES // max(self._sizes, default=1)))
+        """How many frames may be decoded ahead."""
+        return room_ahead(self.line.inspector, max(self._sizes, default=1))
 
     def _screen_batch(self) -> None:
         """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once.

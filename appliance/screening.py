@@ -19,14 +19,13 @@ from appliance.images import ImageStore
 from appliance.pipeline import judge
 from appliance.put_away import places_of
 from appliance.reading import UNREAD
-from appliance.sandbox import Sandbox
+from appliance.sandbox import DECODED_BYTES, Sandbox, room_ahead
 from appliance.settings import Settings
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
 from engines import Inspector, Measurement, worth_together
 
-DECODE_AHEAD = 3
 CHUNK = 1000  # frames of the log looked at together
 LEAST_ROOM = 2  # times disk.stop_bytes: below that, only the screener writes
 
@@ -175,15 +174,18 @@ class OneShot:
         """
         waiting = iter(targets)
         decoding: deque[tuple[Target, Future[Frame]]] = deque()
+        largest = DECODED_BYTES  # of the frames' samples: until one is known no more than a few are decoded
         with closing(Sandbox(self.settings)) as sandbox:
             while True:
-                for target in islice(waiting, max(DECODE_AHEAD, 2 * worth_together(self.inspector)) - len(decoding)):
+                for target in islice(waiting, max(0, room_ahead(self.inspector, largest) - len(decoding))):
                     known_as = target.archived["path"] if target.archived else None
                     decoding.append((target, sandbox.submit(target.root, target.relative, known_as=known_as)))
                 if not decoding:
                     return
                 count = min(worth_together(self.inspector), len(decoding))
                 read = [self._result(*decoding.popleft()) for _ in range(count)]
+                sizes = [frame.raw.packed.nbytes for frame in read if frame is not None and frame.raw is not None]
+                largest = max(largest if largest < DECODED_BYTES else 1, *sizes, 1)
                 yield from self._screen([frame for frame in read if frame is not None])
 
     def _screen(self, frames: Sequence[Frame]) -> Iterator[Row]:

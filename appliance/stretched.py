@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.errors import FrameVanishedError
 from appliance.images import kept_planes
 from appliance.put_away import places_of
 from appliance.reading import read_frame
@@ -29,7 +30,10 @@ def _archived(place: Station, frame: Row, stretch: StretchParams) -> NDArray[np.
     for path in places_of(place.done, frame["path"], frame["sha256"]):
         if not path.is_file():
             continue
-        read = read_frame(path, frame["path"], place.settings)
+        try:
+            read = read_frame(path, frame["path"], place.settings)
+        except FrameVanishedError:  # retention took it meanwhile
+            continue
         if read.raw is not None and read.sha256 == frame["sha256"]:
             return _stretched(read.raw, stretch)
     return None

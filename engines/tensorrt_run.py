@@ -105,6 +105,8 @@ class TensorRtEngines:
         ones, and what passed the golden gate would not be what runs.
         """
         config = engine.create_runtime_config()
+        if config is None:
+            raise DeviceFaultError("TensorRT gave no configuration for a context")
         config.set_execution_context_allocation_strategy(self._trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if self._flavour is Flavour.TENSORRT_RTX:
             strategies = cast("TensorRtRtx", self._trt).DynamicShapesKernelSpecializationStrategy

@@ -69,8 +69,6 @@ class TorchCudaEngines:
         """As engines.cuda_inspector.GpuEngines."""
         self.reset()
         self._networks.clear()
-        # torch keeps a workspace of cuBLAS for every stream that it ever ran on, and gives none back by itself.
-        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
 
     @torch.inference_mode()
@@ -100,8 +98,12 @@ class TorchCudaEngines:
                 self._run(given)
         here.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
+        # torch keeps a workspace of cuBLAS for every stream that it ever ran on: none may be of another graph's memory, which
+        # goes with that graph, and none is given back by itself.
+        torch._C._cuda_clearCublasWorkspaces()
         with torch.cuda.graph(graph):
             found = self._run(given)
+        torch._C._cuda_clearCublasWorkspaces()
         return graph, found
 
     def _run(self, given: Tensor) -> dict[str, Tensor]:

@@ -194,7 +194,6 @@ def import_labels(
     speaker = _Speaker(who, at or now_utc(), users or {})
     read: list[_Read] = []
     of_frame: dict[int, _Read] = {}
-    names: dict[str, set[str]] = defaultdict(set)
     new: list[tuple[int, Label]] = []
     problems: list[str] = []
     frames = 0
@@ -204,11 +203,9 @@ def import_labels(
             found = _Read.of(log, one, of_frame)
             read.append(found)
             of_frame.setdefault(found.frame["id"], found)
-            for there, here in log.names_now(found.frame["id"], found.whole):
-                names[there].add(here)
         except LabelError as error:
             problems.append(f"{one.path}: {error}")
-    now = {there: min(here) for there, here in names.items() if len(here) == 1}
+    now = _agreed(names for found in read for names in found.names)
     for found in read:
         try:
             known = log.labels(found.frame["id"]).get(found.frame["id"], [])
@@ -234,11 +231,13 @@ class _Read:
         one: what it says.
         frame: of the log.
         whole: its complete labels, checked.
+        names: for each of them, what its classes of boxes are called now, where the log has the label and they were renamed.
     """
 
     one: Incoming
     frame: Row
-    whole: list[Label]
+    whole: Sequence[Label] = ()
+    names: Sequence[Mapping[str, str]] = ()
 
     @classmethod
     def of(cls, log: VerdictLog, one: Incoming, before: Mapping[int, _Read]) -> _Read:
@@ -254,14 +253,15 @@ class _Read:
                 twice; or a label of it cannot be true.
         """
         frame = _frame_of(log, one)
-        found = cls(one, frame, [])
+        found = cls(one, frame)
         if one.size not in (None, found.size) and found.size and any(drawn.boxes for drawn in one.drawn):
             there, here = ("x".join(map(str, size)) for size in (one.size, found.size))
             raise LabelError(f"boxes in pixels of an image of {there}, the frame has {here}")
         other = before.get(frame["id"])
         if other is not None and any(not drawn.whole for drawn in (*one.drawn, *other.one.drawn)):
             raise LabelError(f"the same frame as {other.one.path}, wanted each once")
-        return replace(found, whole=[checked(label, found.size) for label in one.labels])
+        whole = [checked(label, found.size) for label in one.labels]
+        return replace(found, whole=whole, names=log.names_now(frame["id"], whole))
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -336,13 +336,16 @@ def _labels_of(found: _Read, speaker: _Speaker, known: Sequence[Label], names: M
         found: what the file says of a frame.
         speaker: for what the file does not say.
         known: what the log has of the frame, oldest first, without what was taken back.
-        names: what classes that the file knows by an earlier name are called now.
+        names: what classes that the file knows by an earlier name are called now, where all of it agrees; the frame's own labels
+            know better, and best that which one was drawn from.
     """
     yield from found.whole
-    whole, size = [_renamed(label, names) for label in found.whole], found.size
+    names, size = {**names, **_agreed(found.names)}, found.size
+    whole = [_renamed(label, {**names, **own}) for label, own in zip(found.whole, found.names, strict=True)]
     for drawn in found.one.drawn:
         made_of = _made_of(drawn, whole)
-        label = _renamed(_drawn_label(drawn, size, speaker, made_of), names)
+        of = [own for label, own in zip(found.whole, found.names, strict=True) if drawn.whole and label.id == drawn.of]
+        label = _renamed(_drawn_label(drawn, size, speaker, made_of), {**names, **(of[0] if of and made_of else {})})
         if made_of is not None and drawn.whole:
             _check_nothing_is_lost(label, made_of)
         if made_of is not None and _says_the_same(drawn, label, made_of):
@@ -354,6 +357,15 @@ def _labels_of(found: _Read, speaker: _Speaker, known: Sequence[Label], names: M
             label = before[-1]
         known = [*known, label]
         yield label
+
+
+def _agreed(names: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Of what classes are called now, by several labels, what these agree on."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for one in names:
+        for there, here in one.items():
+            found[there].add(here)
+    return {there: min(here) for there, here in found.items() if len(here) == 1}
 
 
 def _renamed(label: Label, names: Mapping[str, str]) -> Label:

@@ -72,7 +72,7 @@ def read(path: Path) -> Iterator[Incoming]:
         incoming = [_frame(image, boxes[image["id"]], categories) for image in images]
     except KeyError as error:
         raise LabelError(f"{path}: no COCO file: {error.args[0]!r} is missing somewhere in it") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise LabelError(f"{path}: no COCO file: {error}") from error
     yield from incoming
 

@@ -153,7 +153,7 @@ def read(path: Path) -> Iterator[Incoming]:
             raise LabelError(
                 f"{path}: no export of Label Studio: {_called(task, number)}: {error.args[0]!r} is missing"
             ) from error
-        except (ValueError, TypeError, AttributeError, IndexError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
             raise LabelError(f"{path}: no export of Label Studio: {_called(task, number)}: {error}") from error
     yield from incoming
 

@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from appliance.api.access import ReadLog, StationOf
 from appliance.images import kept_pictures
 from appliance.labels import standing
+from appliance.measured import stretched_image
 from appliance.page.shell import page
 from appliance.verdict import Row, per_pixel
 from appliance.verdict_log import LARGEST_SEQ, VerdictLog
@@ -30,7 +31,8 @@ def frame(request: Request, station: StationOf, log: ReadLog, frame_id: int) -> 
     labels = log.labels(frame_id).get(frame_id, [])
     return page(
         request, "frame.html", row=newest, per_pixel=per_pixel(newest), rois=json.loads(newest["rois"] or "[]"),
-        has_image=pictures is not None, has_map=pictures is not None and pictures[1] is not None,
+        has_image=pictures is not None or stretched_image(station, newest) is not None,
+        has_map=pictures is not None and pictures[1] is not None,
         history=log.verdicts("f.path = ?", [newest["path"]], newest=True), neighbours=_neighbours(log, newest),
         labels=labels, holds=standing(labels),
     )  # fmt: skip

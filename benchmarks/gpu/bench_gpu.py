@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -192,23 +192,18 @@ def reduce_ms(watch: Stopwatch, batch: int) -> float:
         return watch.as_one_ms(enqueue) / turns
 
 
-def kernels_alone(watch: Stopwatch, copy: float) -> dict[str, dict[str, Any]]:
+def kernels_alone(watch: Stopwatch, copy: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """The stretch by size and batch, and the reduction, in GB/s of frames (maps) read, and as shares of a copy."""
-    found: dict[str, dict[str, Any]] = {}
     for size in SIZES:
         for batch in KERNEL_BATCHES:
             try:
-                found[f"stretch, {size}, batch {batch}"] = stretch_of(
-                    watch, size, batch, steps=batch == KERNEL_BATCHES[-1]
-                )
+                row = stretch_of(watch, size, batch, steps=batch == KERNEL_BATCHES[-1])
+                yield f"stretch, {size}, batch {batch}", row | {"share_of_copy": row["gb_s"] / copy}
             except DeviceFaultError as error:  # a small GPU has no room for all of them
-                found[f"stretch, {size}, batch {batch}"] = {"refused": str(error)}
+                yield f"stretch, {size}, batch {batch}", {"refused": str(error)}
     ms = reduce_ms(watch, BATCHES[-1])
-    found[f"reduce, batch {BATCHES[-1]}"] = {"ms": ms, "gb_s": BATCHES[-1] * 9 * IMAGE_PIXELS / ms / 1e6}
-    for row in found.values():
-        if "gb_s" in row:
-            row["share_of_copy"] = row["gb_s"] / copy
-    return found
+    gb_s = BATCHES[-1] * 9 * IMAGE_PIXELS / ms / 1e6
+    yield f"reduce, batch {BATCHES[-1]}", {"ms": ms, "gb_s": gb_s, "share_of_copy": gb_s / copy}
 
 
 def alone_ms(watch: Stopwatch, engines: GpuEngines, size: str, batch: int) -> dict[str, float]:
@@ -253,8 +248,10 @@ def inspector_row(
     finally:
         inspector.close()
     engines = engines_of(watch.device, own, choice, cache)
-    row["alone_ms"] = alone_ms(watch, engines, size, batch)
-    engines.close()
+    try:
+        row["alone_ms"] = alone_ms(watch, engines, size, batch)
+    finally:
+        engines.close()
     slowest = max(row["alone_ms"]["upload"], row["alone_ms"]["networks"])
     return row | {"against_eager": row["frames_s"] / eager, "share_of_limit": slowest / row["ms"]}
 
@@ -330,7 +327,7 @@ def measure(device: PycudaDevice, targets: Sequence[Target], batches: Sequence[i
         (out / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
         print(f"{row:46}", {k: round(v, 3) for k, v in numbers.items() if isinstance(v, float)}, flush=True)
 
-    for row, numbers in kernels_alone(watch, found["copy_gb_s"]).items():
+    for row, numbers in kernels_alone(watch, found["copy_gb_s"]):
         keep("kernels", row, numbers)
     own = bundle.load(bundle.find("starter"))
     for size in INSPECTED:
@@ -341,7 +338,7 @@ def measure(device: PycudaDevice, targets: Sequence[Target], batches: Sequence[i
                 choice = EngineChoice(target=target, max_batch=most)
                 try:
                     numbers = inspector_row(watch, own, choice, size, cache, max(rates.values()))
-                except EngineError as error:  # this target does not serve this GPU: the others may
+                except (EngineError, DeviceFaultError) as error:  # this target does not serve this GPU: the others may
                     keep("inspectors", f"{target}, {size}", {"refused": str(error)})
                     print(error)
                     break

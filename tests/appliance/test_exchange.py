@@ -276,6 +276,20 @@ def test_what_is_changed_in_a_file_that_was_out_while_a_class_was_renamed_has_th
     assert sorted(map(str, holds.label.box_classes)) == ["None", "halo", "halo"]
 
 
+def test_of_a_name_used_before_and_after_a_renaming_the_label_that_was_changed_tells(
+    log: VerdictLog, tmp_path: Path
+) -> None:
+    path, made = as_exported(log, tmp_path, "label_studio", [2])
+    log.add_rename("ring", "halo", who="jo")
+    log.add_labels([(4, replace(JO, boxes=((1, 2, 30, 40),), box_classes=("ring",), at="2026-03-01T00:00:00.000Z"))])
+    made += as_exported(log, tmp_path, "label_studio", [4])[1]
+    [annotation] = made[0]["annotations"]
+    next(one for one in annotation["result"] if one["value"].get("rectanglelabels") == ["ring"])["value"]["width"] *= 2
+    assert imported(log, path, "label_studio", made) == 1
+    assert set(log.labels(2)[2][-1].box_classes) == {None, "halo"}
+    assert log.labels(4)[4][-1].box_classes == ("ring",)
+
+
 def test_a_name_that_was_given_up_and_is_used_again_stays_what_it_says(log: VerdictLog, tmp_path: Path) -> None:
     log.add_rename("ring", "halo", who="jo")
     log.add_labels([(4, replace(JO, boxes=((1, 2, 30, 40),), box_classes=("ring",), at="2026-03-01T00:00:00.000Z"))])
@@ -407,6 +421,7 @@ def test_coco_of_others_is_read_by_the_name_of_the_file(log: VerdictLog, tmp_pat
         (coco(images=[{"id": 7, "file_name": "a.tif", "umbra": {"sha256": [1]}}]), r"sha256 \[1\], wanted text"),
         (coco(images=[{"id": 7, "file_name": "\ud800"}]), "no name of a frame"),
         (coco(categories=[{"id": 1, "name": "\ud800"}]), "surrogates not allowed"),
+        (coco(images=[{"id": 7, "file_name": "a.tif", "width": float("inf"), "height": 1}]), "no COCO file: .*infinity"),
         ({}, "no COCO file: wanted images, categories and annotations"),
         ([], "no COCO file: wanted images, categories and annotations"),
     ],

@@ -216,6 +216,17 @@ def test_what_was_judged_again_goes_with_what_the_line_said(station: Station, lo
     assert keep(station, log, days_from_now=3, verdicts_days=1, outbox_days=1).verdicts_again == 0
 
 
+def test_what_was_judged_again_before_goes_too(station: Station, log: VerdictLog) -> None:
+    """Retention of an earlier version wrote down a time before which verdicts in again/ might go."""
+    put(station, log, "d1")
+    judged_again(station, log)
+    with closing(sqlite3.connect(station.again.database)) as old, old:
+        old.execute("DROP TRIGGER horizons_stay")
+        old.execute("UPDATE horizons SET before = '2020-01-01T00:00:00.000Z'")
+    report = keep(station, log, days_from_now=2, verdicts_days=1, outbox_days=1)
+    assert (report.verdicts, report.verdicts_again, report.troubles) == (1, 1, [])
+
+
 @pytest.mark.parametrize("damage", [b"", b"no database" * 100])
 def test_a_damaged_log_in_again_hinders_nothing(station: Station, log: VerdictLog, damage: bytes) -> None:
     put(station, log, "d1")

@@ -50,7 +50,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Stopwatch:
 
 
 def test_the_kernels_alone(watch: Stopwatch) -> None:
-    found = kernels_alone(watch, copy=2.0)
+    found = dict(kernels_alone(watch, copy=2.0))
     assert len(found) == 2 * 2 + 1
     row = found["stretch, 12 MP u16, batch 2"]
     assert list(row["steps_ms"]) == [f"stretch_{name}" for name in KERNELS]
@@ -75,9 +75,9 @@ def test_an_inspector_beside_its_limits(
     assert row["batch"] == most
     assert set(engines[0].batches) == {most}
     assert engines[1].batches == [most]
-    assert row["alone_ms"] == {
-        name: pytest.approx(1 / most) for name in ("upload", "networks", "reduce", "download", "stretch")
-    } | {"stretch": row["alone_ms"]["stretch"], "reduce": row["alone_ms"]["reduce"]}
+    turns = -(-bench_gpu.PAST_CACHES // (most * 232 * 248 * 10 // 8))  # of batches that take turns in a millisecond
+    expected = dict.fromkeys(("upload", "networks", "reduce", "download"), 1 / most) | {"stretch": 1 / most / turns}
+    assert row["alone_ms"] == pytest.approx(expected)
     assert row["share_of_limit"] == pytest.approx(1 / most / row["ms"])
     assert row["against_eager"] == row["frames_s"] / 2
     assert ("p50_ms" in row) == (most == 1)
