@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from typing import cast
 
 import pytest
 
+from appliance.frame import Frame
 from appliance.pipeline import Line
 from appliance.screener import Screener
 from appliance.screening import OneShot, find_targets
@@ -13,6 +17,7 @@ from appliance.settings import Settings
 from appliance.station import Station
 from appliance.verdict import Row
 from appliance.verdict_log import VerdictLog
+from appliance.watch import Candidate
 from engines import EngineFaultError, Inspector, Measurement
 from kernels import RawFrame
 from tests.appliance.running import drop, outbox
@@ -73,6 +78,27 @@ def test_frames_are_measured_together_and_told_of_one_by_one(station: Station, i
         assert (station.done / f"P/L/f{i}.tif").exists()
         assert f"P/L/f{i}.tif" in alone
     assert (station.quarantine / "P/L/garbage.tif").exists()
+
+
+def test_a_second_batch_is_taken_of_what_is_decoded_already(station: Station, inspector: Inspector) -> None:
+    def taken(batch: int, decoded: int) -> int:
+        """How many of twelve files are screened in one call, of which so many are decoded."""
+        batches = Batches(inspector)
+        batches.batch = batch
+        with closing(VerdictLog(station.database)) as log:
+            screener = Screener(station, Line(station, batches, log, None), log)
+            for i in range(12):
+                done: Future[Frame] = Future()
+                if i < decoded:
+                    done.set_result(cast("Frame", None))
+                screener._decoding.append((cast("Candidate", i), done))
+            try:
+                return len(list(screener._next_decoded()))
+            finally:
+                screener._sandbox.close()
+
+    assert [taken(4, decoded) for decoded in (1, 3, 4, 6, 12)] == [1, 3, 4, 6, 8]
+    assert taken(1, 12) == 1
 
 
 def test_each_frame_of_a_batch_gets_its_own_numbers(station: Station, inspector: Inspector) -> None:
