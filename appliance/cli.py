@@ -43,8 +43,9 @@ from engines.errors import EngineError
 from kernels.errors import KernelError
 
 if TYPE_CHECKING:
+    from appliance.again import Changes
     from appliance.images import ImageStore
-    from appliance.screening import OneShot
+    from appliance.screening import Archive, OneShot
     from appliance.station import Station
 
 RESCREEN_NICE = 10  # the line goes first
@@ -228,11 +229,15 @@ def rescreen(
                     printer.add(row)
             printer.finish()
             _say_lost(one_shot)
-            for told in archive.unreadable[:MOST_NAMED]:
-                tell(f"not judged: {told}")
-            tell(f"{chosen.identity}: {judged} frames judged; of all {changes.became.total()} that it has judged, {changes}; "
-                 f"{archive.gone} have no file any more, {archive.changed} a file of other bytes, {len(archive.unreadable)} "
-                 f"one that cannot be decoded now")  # fmt: skip
+            _say_judged_again(chosen.identity, judged, changes, archive)
+
+
+def _say_judged_again(bundle: str, judged: int, changes: Changes, archive: Archive) -> None:
+    for told in archive.unreadable[:MOST_NAMED]:
+        tell(f"not judged: {told}")
+    tell(f"{bundle}: {judged} frames judged; of all {changes.became.total()} that it has judged, {changes}; "
+         f"{archive.gone} have no file any more, {archive.changed} a file of other bytes, {len(archive.unreadable)} "
+         f"one that cannot be decoded now")  # fmt: skip
 
 
 def _pictures(place: Station, opened: ExitStack) -> ImageStore | None:
