@@ -61,7 +61,8 @@ def labels_add(
     station: StationOption = DEFAULT_STATION,
 ) -> None:
     """Append a label to a frame; earlier ones stay."""
-    from appliance.exchange import Incoming, import_labels
+    from appliance.exchange import Incoming
+    from appliance.exchange.taking import import_labels
     from appliance.labels import Label
     from appliance.station import Station
     from appliance.verdict import now_utc
@@ -166,7 +167,8 @@ def labels_import(
 
     What the file gives no time for was said when it was last written.
     """
-    from appliance.exchange import format_named, import_labels
+    from appliance.exchange import format_named
+    from appliance.exchange.taking import import_labels
     from appliance.station import Station
     from appliance.times import utc_of
     from appliance.verdict_log import VerdictLog
@@ -254,7 +256,7 @@ def labels_accept(
     who: WhoOption = USER,
 ) -> None:
     """Make the proposals of frames a person's own labels."""
-    from appliance.exchange import frame_named
+    from appliance.exchange.taking import frame_named
     from appliance.propose import accepted
     from appliance.station import Station
     from appliance.verdict_log import VerdictLog

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from appliance.labels import Label, Origin, Rename, Retraction, by_frame, check_name, contents, fields_of, in_order
+from appliance.labels import Label, Origin, Retraction, by_frame, check_name, fields_of, in_order
 from appliance.log_file import LogFile
+from appliance.naming import Earlier, Renames, Renaming, follow
 from appliance.verdict import Row, now_utc
 
 _ROW = ("SELECT labels.*, retractions.who AS retracted_by, retractions.at AS retracted_at "
         "FROM labels LEFT JOIN retractions ON label_id = labels.id")  # fmt: skip
+_ELSEWHERE = ("id", "retracted", "earlier")  # fields of a label that are no columns of its row
+_OF_FRAME = "label_id IN (SELECT id FROM labels WHERE frame_id = ?)"
 _HOLDS = "id NOT IN (SELECT label_id FROM retractions)"  # of a label
 
 
@@ -42,7 +45,7 @@ class LabelLog(LogFile):
             taken_back: those too that were taken back.
         """
         rows = self._label_rows(frame_id)
-        return by_frame((row for row in rows if taken_back or row["retracted"] is None), self.renames())
+        return by_frame((row for row in rows if taken_back or row["retracted"] is None), self._renames(frame_id))
 
     def _label_rows(self, frame_id: int | None = None) -> list[Row]:
         where, values = ("1", ()) if frame_id is None else ("frame_id = ?", (frame_id,))
@@ -53,7 +56,7 @@ class LabelLog(LogFile):
         """Append labels of frames, all or none; earlier ones stay.
 
         What a frame has already is not stored again, whatever its classes are called now, and even where it was taken back.
-        What a label says of its being taken back is written down, too.
+        What a label says of its being taken back, or of its classes being renamed, is written down, too.
 
         Args:
             new: number of the frame, and its label, checked.
@@ -64,11 +67,11 @@ class LabelLog(LogFile):
             OutOfServiceError: the disk does not take them; none is stored.
         """
         with self.transaction() as db:
-            renames, frames = self.renames(), dict[int, _OfFrame]()
+            frames = dict[int, _OfFrame]()
             stored = []
             for frame_id, label in new:
                 if frame_id not in frames:
-                    frames[frame_id] = _OfFrame.of(self._label_rows(frame_id), renames)
+                    frames[frame_id] = _OfFrame.of(self.labels(frame_id, taken_back=True).get(frame_id, ()))
                 of = frames[frame_id]
                 if said_now:
                     given = replace(label, at=max(label.at, of.newest))
@@ -92,7 +95,7 @@ class LabelLog(LogFile):
         [row] = self.select("""
             SELECT (SELECT COALESCE(MAX(id), 0) FROM labels) AS labels,
                 (SELECT COALESCE(MAX(id), 0) FROM retractions) AS retractions,
-                (SELECT COALESCE(MAX(id), 0) FROM class_names) AS renames
+                (SELECT COALESCE(MAX(id), 0) FROM class_names) + (SELECT COALESCE(MAX(id), 0) FROM label_names) AS renames
         """)
         return row["labels"], row["retractions"], row["renames"]
 
@@ -123,28 +126,31 @@ class LabelLog(LogFile):
                 "VALUES (?, ?, (SELECT COALESCE(MAX(id), 0) FROM labels), ?, ?)", (old, new, who, now_utc()),
             )  # fmt: skip
 
-    def renames(self) -> list[Rename]:
-        """All renamings, in the order in which they were made."""
-        rows = self.select("SELECT old, new, last_label FROM class_names ORDER BY id", ())
-        return [Rename(row["old"], row["new"], row["last_label"]) for row in rows]
+    def _renames(self, frame_id: int | None) -> Renames:
+        """All renamings that hold for labels, of one frame or of all."""
+        found = Renames()
+        for row in self.select("SELECT * FROM class_names ORDER BY id", ()):
+            found.add_of_all(row["id"], _renaming(row), row["last_label"])
+        of, values = ("1", ()) if frame_id is None else (_OF_FRAME, (frame_id,))
+        for row in self.select(f"SELECT * FROM label_names WHERE {of} ORDER BY id", values):  # noqa: S608  (constants)
+            found.add_of_one(row["id"], _renaming(row), row["label_id"], row["after_rename"])
+        return found
 
     def names_now(self, frame_id: int, labels: Sequence[Label]) -> list[dict[str, str]]:
-        """For each label of a file what its classes of boxes are called now; nothing where the log does not have it.
+        """For each label of a file what its classes of boxes are called once the log has the file's renamings, too.
+
+        Nothing for a label that the log does not have.
 
         Args:
             frame_id: of whom the labels are.
             labels: as the file has them, checked.
         """
-        if not (renames := self.renames()):
-            return [{} for _ in labels]
-        rows = self._label_rows(frame_id)
-        numbers = contents(rows, renames)
-        now = {label.id: label.box_classes for label in by_frame(rows, renames).get(frame_id, ())}
+        of = _OfFrame.of(self.labels(frame_id, taken_back=True).get(frame_id, ()))
         found = []
         for label in labels:
-            number = numbers.get(label.content)
-            names = label.box_classes if number is None else now[number]
-            pairs = zip(label.box_classes, names, strict=True) if number is not None else ()
+            known = of.has(label)
+            names = follow(known.box_classes, of.unknown_renamings(known, label))[0] if known else ()
+            pairs = zip(label.box_classes, names, strict=True) if known else ()
             found.append({there: here for there, here in pairs if there is not None and here is not None})
         return found
 
@@ -154,47 +160,79 @@ class _OfFrame:
     """What the log has of a frame while labels are added.
 
     Attributes:
-        known: numbers of its labels by what they say.
-        taken_back: numbers of those that were.
+        known: its labels by what they say, by all the names that their classes ever had.
         newest: time of the newest; empty where there is none.
     """
 
-    known: dict[tuple[object, ...], int]
-    taken_back: set[int]
+    known: dict[tuple[object, ...], Label]
     newest: str
 
     @classmethod
-    def of(cls, rows: Sequence[Row], renames: Sequence[Rename]) -> _OfFrame:
-        """Of rows of labels."""
-        newest = max((in_order(row["at"]) for row in rows), default="")
-        return cls(contents(rows, renames), {row["id"] for row in rows if row["retracted"]}, newest)
+    def of(cls, labels: Sequence[Label]) -> _OfFrame:
+        """Of its labels, those too that were taken back."""
+        known: dict[tuple[object, ...], Label] = {}
+        for label in sorted(labels, key=lambda label: label.id or 0):
+            for content in label.contents:
+                known.setdefault(content, label)
+        return cls(known, max((in_order(label.at) for label in labels), default=""))
+
+    def has(self, label: Label) -> Label | None:
+        """The label of the log that says, or once said, what this one says or once said."""
+        return next((self.known[content] for content in label.contents if content in self.known), None)
+
+    @staticmethod
+    def unknown_renamings(known: Label, label: Label) -> tuple[Renaming, ...]:
+        """Of a label's renamings those that the log's own does not have and that change a name which it has now."""
+        given = label.earlier.renamed if label.earlier else ()
+        there = known.earlier.renamed if known.earlier else ()
+        return follow(known.box_classes, [one for one in given if one not in there])[1]
 
     def forget_what_was_taken_back(self, label: Label) -> None:
         """Whoever says again what was taken back means it."""
-        if self.known.get(label.content) in self.taken_back:
+        known = self.known.get(label.content)
+        if known is not None and known.retracted:
             del self.known[label.content]
 
     def add(self, db: sqlite3.Connection, frame_id: int, label: Label) -> Stored:
-        """Append a label, where it is new, and that it was taken back, where that is."""
-        number = self.known.get(label.content)
-        new = number is None
-        if number is None:
-            number = _append(db, frame_id, label)
-            self.known[label.content], self.newest = number, max(self.newest, label.at)
-        taken_back = label.retracted is not None and number not in self.taken_back
-        if label.retracted is not None and taken_back:
-            _take_back(db, number, label.retracted)
-            self.taken_back.add(number)
-        return Stored(number, new, taken_back)
+        """Append a label, where it is new, and that it was taken back or renamed, where that is."""
+        known = self.has(label)
+        new = known is None
+        if known is None:
+            said = replace(label, box_classes=label.earlier.box_classes if label.earlier else label.box_classes)
+            known = replace(said, id=_append(db, frame_id, said), earlier=None, retracted=None)
+            self.newest = max(self.newest, label.at)
+        number = known.id or 0
+        for one in (renamings := self.unknown_renamings(known, label)):
+            _rename(db, number, one)
+        taken_back = label.retracted if known.retracted is None else None
+        if taken_back is not None:
+            _take_back(db, number, taken_back)
+        self._keep(known, renamings, taken_back)
+        return Stored(number, new, taken_back is not None)
+
+    def _keep(self, label: Label, renamings: Sequence[Renaming], taken_back: Retraction | None) -> None:
+        """Remember a label with what was added to it."""
+        before = label.earlier or Earlier(label.box_classes, ())
+        names = follow(label.box_classes, renamings)[0]
+        earlier = Earlier(before.box_classes, (*before.renamed, *renamings))
+        label = replace(label, box_classes=names, earlier=earlier if earlier.renamed else None,
+                        retracted=taken_back or label.retracted)  # fmt: skip
+        for content in label.contents:
+            if content not in self.known or self.known[content].id == label.id:
+                self.known[content] = label
 
 
 def _retraction(row: Row) -> dict[str, Any] | None:
     return {"who": row["retracted_by"], "at": row["retracted_at"]} if row["retracted_at"] else None
 
 
+def _renaming(row: Row) -> Renaming:
+    return Renaming(*(row[name] for name in Renaming._fields))
+
+
 def _append(db: sqlite3.Connection, frame_id: int, label: Label) -> int:
     fields = fields_of(label)
-    row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name not in ("id", "retracted")}
+    row = {"frame_id": frame_id} | {name: value for name, value in fields.items() if name not in _ELSEWHERE}
     row |= {name: json.dumps(fields[name]) for name in ("boxes", "box_classes")}
     names, marks = ", ".join(row), ", ".join("?" * len(row))
     return int(db.execute(f"INSERT INTO labels ({names}) VALUES ({marks})", list(row.values())).lastrowid or 0)  # noqa: S608
@@ -202,3 +240,10 @@ def _append(db: sqlite3.Connection, frame_id: int, label: Label) -> int:
 
 def _take_back(db: sqlite3.Connection, number: int, by: Retraction) -> None:
     db.execute("INSERT INTO retractions (label_id, who, at) VALUES (?, ?, ?)", (number, by.who, by.at))
+
+
+def _rename(db: sqlite3.Connection, number: int, renaming: Renaming) -> None:
+    db.execute(
+        "INSERT INTO label_names (label_id, after_rename, old, new, who, at) "
+        "VALUES (?, (SELECT COALESCE(MAX(id), 0) FROM class_names), ?, ?, ?, ?)", (number, *renaming),
+    )  # fmt: skip

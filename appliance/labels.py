@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from appliance.errors import ApplianceError
 from appliance.frame import checked_text
+from appliance.naming import Earlier, Renames, Renaming, follow
 from appliance.times import utc_text
 from engines.classes import CLASSES
 
@@ -56,13 +57,14 @@ class Label:
         class_name: OK, Spot, Diagonal or Error; None where it says nothing of the whole frame.
         level: 0..10, or None.
         boxes: (x0, y0, x1, y1) in pixels of the frame, ends exclusive.
-        box_classes: one for each box: any name, or None.
+        box_classes: one for each box: any name, or None; as they are called now.
         who, at: name, and time as now_utc writes it.
         note: or None.
         origin: a person or a proposal.
         settles: earlier labels of the frame are no longer part of a dispute.
         empty: there is nothing to draw a box around; without it no boxes mean that nobody drew any, unless the class is OK.
         retracted: who took it back, and when; it says nothing any more. None: it holds.
+        earlier: what its boxes were called before they were renamed; None: they were not.
         id: in the log; None before it is stored.
     """
 
@@ -77,6 +79,7 @@ class Label:
     settles: bool = False
     empty: bool = False
     retracted: Retraction | None = None
+    earlier: Earlier | None = None
     id: int | None = None
 
     @property
@@ -90,18 +93,11 @@ class Label:
         return (self.class_name, self.level, self.boxes, self.box_classes, self.who, in_order(self.at), self.note or None,
                 self.origin, self.settles, self.empty)  # fmt: skip
 
-
-class Rename(NamedTuple):
-    """A class of boxes that was given another name.
-
-    Attributes:
-        old, new: names.
-        last_label: number of the newest label at that time; later ones mean what they say.
-    """
-
-    old: str
-    new: str
-    last_label: int
+    @property
+    def contents(self) -> list[tuple[object, ...]]:
+        """Its content now, and by each of the names that its classes had before, newest first."""
+        steps = self.earlier.steps[-2::-1] if self.earlier else []
+        return [self.content, *(replace(self, box_classes=names).content for names in steps)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +132,18 @@ def label_of(row: Mapping[str, Any]) -> Label:
             box_classes=tuple(None if c is None else str(c) for c in classes or [None] * len(read)),
             who=str(row["who"]), at=str(row["at"]), note=_text(row.get("note")),
             origin=Origin(row.get("origin") or Origin.PERSON), settles=bool(row.get("settles")),
-            empty=bool(row.get("empty")), id=row.get("id"),
+            empty=bool(row.get("empty")), id=row.get("id"), earlier=_earlier(row.get("earlier")),
             retracted=Retraction(str(taken_back["who"]), str(taken_back["at"])) if taken_back else None,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"label {json.dumps(dict(row), default=str)[:200]}: {error!r}") from error
+
+
+def _earlier(fields: Mapping[str, Any] | None) -> Earlier | None:
+    if not fields:
+        return None
+    renamed = (Renaming(*(str(one[name]) for name in Renaming._fields)) for one in fields["renamed"])
+    return Earlier(tuple(map(_text, fields["box_classes"])), tuple(renamed))
 
 
 def _text(value: object) -> str | None:
@@ -161,6 +164,8 @@ def fields_of(label: Label) -> dict[str, Any]:
         "box_classes": list(label.box_classes), "who": label.who, "at": label.at, "note": label.note,
         "origin": label.origin.value, "settles": label.settles, "empty": label.empty,
         "retracted": label.retracted._asdict() if label.retracted else None,
+        "earlier": {"box_classes": list(label.earlier.box_classes), "renamed": [one._asdict() for one in label.earlier.renamed]}
+        if label.earlier else None,
     }  # fmt: skip
 
 
@@ -181,7 +186,7 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
         raise LabelError(f"level {label.level}, wanted 0..10")
     if len(label.box_classes) != len(label.boxes):
         raise LabelError(f"{len(label.boxes)} boxes and {len(label.box_classes)} classes of boxes")
-    taken_back = label.retracted
+    taken_back, earlier = label.retracted, _checked_earlier(label)
     for name in (label.who, *label.box_classes, *([taken_back.who] if taken_back else [])):
         if name is not None:
             check_name(name)
@@ -197,9 +202,27 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
         raise LabelError("boxes on a file that could not be read")
     return replace(
         label, note=note, at=in_utc(label.at), boxes=tuple(inside(box, size) for box in label.boxes) if size else (),
-        box_classes=tuple(None if name == UNNAMED else name for name in label.box_classes),
+        box_classes=tuple(None if name == UNNAMED else name for name in label.box_classes), earlier=earlier,
         retracted=taken_back and taken_back._replace(at=in_utc(taken_back.at)),
     )  # fmt: skip
+
+
+def _checked_earlier(label: Label) -> Earlier | None:
+    """What a label says of earlier names, where it leads to those that its boxes have; times become UTC."""
+    if (earlier := label.earlier) is None:
+        return None
+    for one in earlier.renamed:
+        for name in (one.old, one.new, one.who):
+            check_name(name)
+    names, changed = follow(earlier.box_classes, earlier.renamed)
+    if names != label.box_classes:
+        raise LabelError(f"boxes called {_told(label.box_classes)}, which by their earlier names and renamings are "
+                         f"{_told(names)}: where a class is changed by hand, its earlier names must go")  # fmt: skip
+    return Earlier(earlier.box_classes, tuple(one._replace(at=in_utc(one.at)) for one in changed)) if changed else None
+
+
+def _told(names: Sequence[str | None]) -> str:
+    return ", ".join(name or UNNAMED for name in names) or "nothing"
 
 
 def check_name(name: str) -> None:
@@ -306,39 +329,21 @@ def _together(labels: Sequence[Label]) -> Label | None:
     where = [label for label in labels if label.says_where] or [labels[-1]]
     return replace(
         labels[-1], class_name=classes[-1] if classes else None, level=levels[-1] if levels else None,
-        boxes=where[-1].boxes, box_classes=where[-1].box_classes, empty=where[-1].empty,
+        boxes=where[-1].boxes, box_classes=where[-1].box_classes, earlier=where[-1].earlier, empty=where[-1].empty,
     )  # fmt: skip
 
 
-def by_frame(rows: Iterable[Mapping[str, Any]], renames: Sequence[Rename] = ()) -> dict[int, list[Label]]:
+def by_frame(rows: Iterable[Mapping[str, Any]], renames: Renames | None = None) -> dict[int, list[Label]]:
     """Labels of the log by the number of their frame, oldest first, with the names that classes have now."""
-    found: dict[int, list[Label]] = defaultdict(list)
+    renames, found = renames or Renames(), defaultdict[int, list[Label]](list)
     for row in rows:
         label = label_of(row)
-        names = tuple(name_now(name, row["id"], renames) for name in label.box_classes)
-        found[row["frame_id"]].append(replace(label, box_classes=names))
+        names, changed = follow(label.box_classes, renames.of(row["id"]))
+        earlier = Earlier(label.box_classes, changed) if changed else None
+        found[row["frame_id"]].append(replace(label, box_classes=names, earlier=earlier))
     return {
         frame: sorted(labels, key=lambda label: (in_order(label.at), label.id or 0)) for frame, labels in found.items()
     }
-
-
-def contents(rows: Iterable[Mapping[str, Any]], renames: Sequence[Rename] = ()) -> dict[tuple[object, ...], int]:
-    """Numbers of the log's labels by all that they say or said: classes of boxes had other names before each renaming."""
-    found: dict[tuple[object, ...], int] = {}
-    for row in rows:
-        label = label_of(row)
-        for past in range(len(renames) + 1):
-            names = tuple(name_now(name, row["id"], renames[:past]) for name in label.box_classes)
-            found.setdefault(replace(label, box_classes=names).content, row["id"])
-    return found
-
-
-def name_now(name: str | None, label_id: int, renames: Sequence[Rename]) -> str | None:
-    """What a class of boxes in a label is called now: renamings hold for the labels that were there when they were made."""
-    for rename in renames:
-        if name == rename.old and label_id <= rename.last_label:
-            name = rename.new
-    return name
 
 
 def renaming(old: str, new: str, labels: Mapping[int, Sequence[Label]]) -> tuple[int, int]:

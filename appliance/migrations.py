@@ -187,4 +187,20 @@ MIGRATIONS: tuple[str, ...] = (
         WHEN OLD.origin <> 'proposal' OR EXISTS (SELECT 1 FROM verdicts WHERE frame_id = OLD.frame_id)
         BEGIN SELECT RAISE(ABORT, 'labels are append-only'); END;
     """,
+    """
+    CREATE TABLE label_names (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        label_id INTEGER NOT NULL REFERENCES labels (id) ON DELETE CASCADE,
+        after_rename INTEGER NOT NULL,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        who TEXT NOT NULL,
+        at TEXT NOT NULL
+    );
+    CREATE INDEX label_names_by_label ON label_names (label_id);
+    CREATE TRIGGER label_names_stay BEFORE UPDATE ON label_names
+        BEGIN SELECT RAISE(ABORT, 'names of labels are append-only'); END;
+    CREATE TRIGGER label_names_are_kept BEFORE DELETE ON label_names WHEN EXISTS (SELECT 1 FROM labels WHERE id = OLD.label_id)
+        BEGIN SELECT RAISE(ABORT, 'names of labels are append-only'); END;
+    """,
 )

@@ -6,13 +6,16 @@ import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from appliance.exchange import Drawn, Incoming, LabeledFrame, whole_file
 from appliance.labels import Label, LabelError, Origin, fields_of, label_of
+from appliance.naming import Renaming
 
 CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles",
-           "empty", "retracted_by", "retracted_at")  # fmt: skip
+           "empty", "retracted_by", "retracted_at", "earlier_box_class", "renamed")  # fmt: skip
+OF_A_BOX = ("box_class", *CORNERS, "earlier_box_class")
 TRUTH = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
@@ -28,8 +31,12 @@ def write(frames: Iterable[LabeledFrame], path: Path) -> None:
                 row |= {"settles": int(label.settles), "empty": int(label.empty)}
                 if label.retracted is not None:
                     row |= {"retracted_by": label.retracted.who, "retracted_at": label.retracted.at}
-                for box, name in zip(label.boxes, label.box_classes, strict=True):
-                    writer.writerow(row | {"box_class": name} | dict(zip(CORNERS, box, strict=True)))
+                earlier = label.earlier.box_classes if label.earlier else (None,) * len(label.boxes)
+                if label.earlier is not None:
+                    row |= {"renamed": json.dumps(label.earlier.renamed, ensure_ascii=False)}
+                for box, name, said in zip(label.boxes, label.box_classes, earlier, strict=True):
+                    of_box = {"box_class": name, "earlier_box_class": said} | dict(zip(CORNERS, box, strict=True))
+                    writer.writerow(row | of_box)
                 if not label.boxes:
                     writer.writerow(row)
 
@@ -55,7 +62,7 @@ def read(path: Path) -> Iterator[Incoming]:
             for row in reader:
                 labels = found.setdefault((row["file"], row.get("sha256") or ""), {})
                 # Rows of one label stand together; without a number, rows that say the same but for the box.
-                key = json.dumps([row.get(name) or "" for name in COLUMNS if name not in ("box_class", *CORNERS)])
+                key = json.dumps([row.get(name) or "" for name in COLUMNS if name not in OF_A_BOX])
                 labels.setdefault(key, []).append(row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{path}: {error}") from error
@@ -88,7 +95,23 @@ def _label(rows: Sequence[Mapping[str, str]]) -> Label:
         "boxes": [box for box, _ in boxes], "box_classes": [name for _, name in boxes], "who": first["who"],
         "at": first["at"], "note": first.get("note") or None, "origin": first.get("origin") or None,
         "settles": _truth(first, "settles"), "empty": _truth(first, "empty"), "retracted": _retraction(first),
+        "earlier": _earlier(rows),
     })  # fmt: skip
+
+
+def _earlier(rows: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
+    """Names before renamings: a JSON list of old name, new name, who and when of each, and what each box was called."""
+    text, said = rows[0].get("renamed"), [row.get("earlier_box_class") or None for row in rows]
+    if not text:
+        if any(said):
+            raise ValueError("earlier_box_class without renamed")
+        return None
+    renamed = json.loads(text)
+    if not (
+        isinstance(renamed, list) and all(isinstance(r, list) and len(r) == len(Renaming._fields) for r in renamed)
+    ):
+        raise ValueError(f"renamed {text}, wanted a JSON list of [old, new, who, at]")
+    return {"box_classes": said, "renamed": [dict(zip(Renaming._fields, one, strict=True)) for one in renamed]}
 
 
 def _truth(row: Mapping[str, str], column: str) -> bool:

@@ -20,8 +20,9 @@ import pytest
 
 from appliance.again import AgainLog
 from appliance.images import ImageStore
-from appliance.labels import Label
+from appliance.labels import Label, Origin
 from appliance.line.feed import key_of
+from appliance.naming import Earlier, Renaming
 from appliance.reading import UNREAD
 from appliance.retention import DAY_S, Report, Retention
 from appliance.settings import LineSettings, LotSettings, MqttSettings, OpcUaSettings, RetentionSettings, Settings
@@ -337,6 +338,20 @@ def test_the_log_refuses_to_delete_what_no_horizon_covers(station: Station, log:
     assert log.forget("2000-01-01T00:00:00.000Z", chunk=10) == 0
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         log.database.conn.execute("DELETE FROM verdicts")
+
+
+def test_a_proposal_whose_classes_were_renamed_elsewhere_goes_and_names_of_a_label_stay(
+    station: Station, log: VerdictLog
+) -> None:
+    earlier = Earlier(("ring",), (Renaming("ring", "halo", "jo", now_utc()),))
+    said = Label(boxes=((1, 2, 3, 4),), box_classes=("halo",), who="jo", at=now_utc(), earlier=earlier)
+    proposed, labeled = put(station, log, "d1"), put(station, log, "d2")
+    log.add_labels([(proposed, replace(said, origin=Origin.PROPOSAL)), (labeled, said)])
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        log.database.conn.execute("DELETE FROM label_names")
+    assert keep(station, log, days_from_now=9, outbox_days=1, verdicts_days=2).verdicts == 1
+    assert [replace(label, id=None) for label in log.labels()[labeled]] == [said]
+    assert log.database.conn.execute("SELECT COUNT(*) FROM label_names").fetchone()[0] == 1
 
 
 def test_numbers_of_forgotten_verdicts_are_not_given_again(station: Station, log: VerdictLog) -> None:
