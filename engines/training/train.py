@@ -21,7 +21,7 @@ from engines.training.parallel import join_group
 from engines.training.photographs import start_from_photographs
 from engines.training.presets import NORM_IMAGES, PRESETS
 from engines.training.regress import calibrate, regressor_job
-from engines.training.unseen import RECIPES, finish, seen_only, unseen_job
+from engines.training.unseen import RECIPES, finish, seen_only, unseen_job, usual_recipe
 from engines.training.warm_start import START_IMAGES, start_from
 
 _JOBS: dict[str, Callable[..., Job]] = {"classifier": classifier_job, "regressor": regressor_job, "unseen": unseen_job}
@@ -38,7 +38,7 @@ def train(
     start: Path | None = None,
     classes: int = 4,
     pictures: Pictures | None = None,
-    recipe: str = "exposed",
+    recipe: str | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
     """Train a role on (training, validation) sets, or go on from out/checkpoint.pt.
@@ -53,7 +53,7 @@ def train(
         start: a bundle's ONNX file of this role to start from, or None for fresh weights.
         classes: of a classifier: 4, or 2 to compare.
         pictures: what ordinary pictures, and no stretched frames, may be turned to; None for frames.
-        recipe: of an unseen network: a key of RECIPES.
+        recipe: of an unseen network: a key of RECIPES; None: what serves best with the preset.
         report: called with one line of progress.
 
     Returns:
@@ -62,6 +62,7 @@ def train(
     Raises:
         TrainingError: an unknown role, preset or recipe, a set that cannot teach the role, or a start that is another network.
     """
+    recipe = recipe or usual_recipe(preset)
     for what, name, known in (("role", role, ROLES), ("preset", preset, PRESETS), ("recipe", recipe, RECIPES)):
         if name not in known:
             raise TrainingError(f"{what} {name!r}: wanted one of {', '.join(known)}")

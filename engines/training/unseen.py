@@ -1,8 +1,9 @@
-"""The unseen UNet: two independent maps from boxes, negatives weighed four times, and outlier exposure.
+"""The unseen UNet: two independent maps from boxes, negatives weighed more, and outlier exposure where all is taught.
 
-Trained as the image-ranking paper prints it, the two maps are mirrors of each other and S is empty. Pasted patches with
-both targets 0 teach both maps to stay low where all is new, and the weight makes that count. At the end the logits are
-calibrated on images that show nothing new, so that the doubt about what is known does not count as unseen.
+Trained as the image-ranking paper prints it, the two maps are mirrors of each other and S is empty. The weight draws both
+down where the network is in doubt; pasted patches with both targets 0 teach a network that knows nothing else to stay low
+where all is new. At the end the logits are calibrated on images that show nothing new, so that the doubt about what is known
+does not count as unseen.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines.classes import CLASSES
-from engines.models import INPUT_GAIN, ForImages, UNet
+from engines.models import INPUT_GAIN, ForImages, TwoMaps
 from engines.models.familiarity import Familiarity
 from engines.regions import margins
 from engines.training.data import ImageSet, Pictures
@@ -57,7 +58,20 @@ class Recipe:
     exposed: float
 
 
-RECIPES = {"paper": Recipe(weight=1.0, exposed=0.0), "exposed": Recipe(weight=4.0, exposed=0.9)}
+RECIPES = {
+    "paper": Recipe(weight=1.0, exposed=0.0),
+    "exposed": Recipe(weight=4.0, exposed=0.9),
+    "weighted": Recipe(weight=10.0, exposed=0.0),
+}
+
+
+def usual_recipe(preset: str) -> str:
+    """The recipe that serves best with a preset.
+
+    What learnt photographs tells known objects from background by itself, and where nothing is familiar; pastes that look
+    like what is labeled, as on a board of two greys, only teach it to doubt that.
+    """
+    return "weighted" if preset == "photographs" else "exposed"
 
 
 def seen_only(labels: ImageSet, left_out: tuple[str, ...] = LEFT_OUT_KINDS) -> ImageSet:
@@ -113,7 +127,7 @@ def finish(
         TypeError: the job's model is no UNet.
     """
     model, network = job.model, getattr(job.model, "network", None)
-    if not (isinstance(model, ForImages) and isinstance(network, UNet)):
+    if not (isinstance(model, ForImages) and isinstance(network, TwoMaps)):
         raise TypeError(f"{type(network).__name__}: wanted a UNet")
     crops, seed = replace(job.stages[-1], batch=NORM_CROPS), job.seed
     draws = (job.draw(crops, np.random.default_rng((seed, 43, i)))[0] for i in range(NORM_BATCHES))
@@ -128,7 +142,7 @@ def finish(
 
 
 @torch.no_grad()
-def calibrate(model: ForImages, network: UNet, known: NDArray[np.uint8]) -> tuple[float, float]:
+def calibrate(model: ForImages, network: TwoMaps, known: NDArray[np.uint8]) -> tuple[float, float]:
     """Add to both logits the least with which half of the pixels of images that show nothing new have S of at most 0.05.
 
     The weight in the loss draws both P down wherever anything is in doubt: where background and object are equally

@@ -14,7 +14,7 @@ from torch import nn
 
 from engines.classes import CLASSES, p_ng
 from engines.errors import TrainingError
-from engines.models import INPUT_GAIN, EfficientNetLite0, PhotographCells, UNet, build
+from engines.models import INPUT_GAIN, EfficientNetLite0, PhotographUNet, build
 from engines.models.efficientnet_lite import HEAD
 from engines.openvino import outputs_of
 from engines.training import photographs
@@ -129,8 +129,7 @@ def test_a_unet_of_pictures_asks_photographs_what_is_familiar(tmp_path: Path, mo
     )
     model = load_weights("unseen", weights)
     network = model.network
-    assert isinstance(network, UNet)
-    assert isinstance(network.familiarity.looks, PhotographCells)
+    assert isinstance(network, PhotographUNet)
     other = pictures(12, 9)
     with torch.no_grad():
         g = network.familiarity((to_images(other.images, 224) - 0.5) * INPUT_GAIN).mean((1, 2, 3)).numpy()
