@@ -24,6 +24,7 @@ from appliance.cli_loop import loop_app
 from appliance.cli_lot import lot_app
 from appliance.cli_rank import rank_app
 from appliance.cli_report import report_app
+from appliance.cli_simulate import simulate_app
 from appliance.cli_spec import spec_app
 from appliance.cli_training import training_app
 from appliance.errors import ApplianceError, RefusedError
@@ -64,6 +65,7 @@ app.add_typer(labels_app, name="labels")
 app.add_typer(loop_app, name="loop")
 app.add_typer(lot_app, name="lot")
 app.add_typer(report_app, name="report")
+app.add_typer(simulate_app)
 app.add_typer(training_app)
 app.add_typer(rank_app)
 app.add_typer(care_app)

@@ -26,11 +26,8 @@ from appliance.errors import ApplianceError, FrameVanishedError, OutOfServiceErr
 from appliance.frame import Frame, identify
 from appliance.reading import UNREAD, OpenFrame, hash_of, open_frame
 from appliance.settings import Settings
-from engines import Inspector, worth_together
 from kernels import FrameGeometryError, Layout, RawFrame
 
-DECODE_AHEAD = 3  # frames decoded while one is inferred
-DECODED_BYTES = 1 << 30  # of frames decoded ahead for a GPU: bounds the memory
 START_S = 60.0
 TRIES = 2
 
@@ -41,11 +38,6 @@ class WorkerDiedError(ApplianceError):
 
 class UndecodableError(ApplianceError):
     """What no decoder foresaw in a file. The message says what."""
-
-
-def room_ahead(inspector: Inspector, nbytes: int) -> int:
-    """How many frames may be decoded ahead: two calls' worth, as far as frames of so many bytes leave memory."""
-    return max(DECODE_AHEAD, min(2 * worth_together(inspector), DECODED_BYTES // nbytes))
 
 
 @dataclass(frozen=True, slots=True)

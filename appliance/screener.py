@@ -7,13 +7,14 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
 
 from appliance import log as events
+from appliance.ahead import Ahead
 from appliance.black_box import BlackBox, FrameKey
 from appliance.children import Child
 from appliance.errors import FrameVanishedError, NotNowError, OutOfServiceError
@@ -24,13 +25,12 @@ from appliance.line.files import is_full
 from appliance.notify import notify
 from appliance.pause import Pause, find_pause
 from appliance.pipeline import Line
-from appliance.sandbox import Sandbox, room_ahead
+from appliance.sandbox import Sandbox
 from appliance.station import Station
 from appliance.switch import BundleSwitch
 from appliance.verdict import Row, now_utc
 from appliance.verdict_log import VerdictLog
 from appliance.watch import Candidate, Watcher
-from engines import worth_together
 
 HEARTBEAT_S = 1.0
 PAUSE_S = 0.2
@@ -79,26 +79,27 @@ class Screener:
     _disk: DiskGate = field(init=False)
     _golden: GoldenWatch = field(init=False)
     _watcher: Watcher = field(init=False)
-    _ready: deque[Candidate] = field(default_factory=deque)
-    _decoding: deque[tuple[Candidate, Future[Frame]]] = field(default_factory=deque)
     _sandbox: Sandbox = field(init=False)
+    _ahead: Ahead = field(init=False)
     _caught_up: bool = False
     _suspects: Counter[tuple[str, str]] = field(default_factory=Counter)
     _started_at: str = field(default_factory=now_utc)
     _screened: int = 0
     _rate: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     _next_heartbeat: float = 0.0
-    _late: Future[Frame] | None = None  # waited for in vain: others need not wait for it once more
     _inbox_present: bool = True
     _pause: Pause | None = None
     _closed: dict[str, str] = field(default_factory=dict)
     _cursor: int = 0
-    _sizes: deque[int] = field(default_factory=lambda: deque([1], maxlen=64))  # bytes of the last frames' samples
     _unfinished: dict[tuple[str, str], Row] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._watcher = Watcher(self.station.inbox, self.station.settings.watch)
         self._sandbox = Sandbox(self.station.settings)
+        self._ahead = Ahead(
+            self.station.inbox, self._sandbox, self.station.settings.engine.batch_wait_ms,
+            inspector=lambda: self.line.inspector, stopped=lambda: self.stop.asked, meanwhile=self._heartbeat,
+        )  # fmt: skip
         self._cursor = self.log.cursor(OUTBOX_CURSOR)
         self._journal = Journal(self.log)
         self._disk = DiskGate(self.station, self._journal)
@@ -148,14 +149,8 @@ class Screener:
 
     def _let_go(self) -> None:
         """Keep nothing in hand: a file may be another one when screening goes on. They are seen, and so counted."""
-        for candidate in (
-            *self._ready,
-            *(candidate for candidate, _ in self._decoding),
-            *self._watcher.poll(busy=True),
-        ):
+        for candidate in (*self._ahead.let_go(), *self._watcher.poll(busy=True)):
             self._watcher.offer_again(candidate)
-        self._ready.clear()
-        self._decoding.clear()
 
     def _step(self) -> None:
         """Screen the next batch, or wait for one.
@@ -163,9 +158,7 @@ class Screener:
         Raises:
             NotNowError: nothing can be stored for now; the frames in hand will be looked at again.
         """
-        self._ready.extend(self._watcher.poll(busy=bool(self._ready)))
-        self._decode_ahead()
-        if self._decoding:
+        if self._ahead.add(self._watcher.poll(busy=self._ahead.has_more)):
             self._screen_batch()
         else:
             self._watcher.wait(min(HEARTBEAT_S, self.station.settings.watch.rescan_s))
@@ -197,15 +190,6 @@ class Screener:
             self._journal.note(events.BUNDLE_SWITCHED, level=logging.INFO, bundle=inspector.bundle.identity,
                                engine=inspector.engine)  # fmt: skip
 
-    def _decode_ahead(self) -> None:
-        while self._ready and len(self._decoding) < self._room():
-            candidate = self._ready.popleft()
-            self._decoding.append((candidate, self._sandbox.submit(self.station.inbox, candidate.relative)))
-
-    def _room(self) -> int:
-        """How many frames may be decoded ahead."""
-        return room_ahead(self.line.inspector, max(self._sizes, default=1))
-
     def _screen_batch(self) -> None:
         """Screen the next decoded file, and with it as many of the following ones as the inspector takes at once.
 
@@ -215,7 +199,7 @@ class Screener:
         taken: dict[str, Candidate] = {}
         try:
             new: list[Taken] = []
-            for candidate, decoded in self._next_decoded():
+            for candidate, decoded in self._ahead.following():
                 taken[candidate.relative] = candidate
                 frame = self._take(candidate, decoded)
                 if frame is None:
@@ -256,42 +240,6 @@ class Screener:
         yield
         self.black_box.hold(())
 
-    def _next_decoded(self) -> Iterator[tuple[Candidate, Future[Frame]]]:
-        """The next file that is being decoded; with a GPU a batch of those that are within the waiting time, and another of those
-        that are already.
-        """
-        first = self._first_decoded()
-        if first is None:
-            return
-        self._decode_ahead()
-        yield first
-        end = time.monotonic() + self.station.settings.engine.batch_wait_ms / 1e3
-        for number in range(1, min(worth_together(self.line.inspector), self._room())):
-            patience = max(0.0, end - time.monotonic()) if number < self.line.inspector.batch else 0.0
-            if not self._decoding or not wait([self._decoding[0][1]], patience).done:
-                break
-            following = self._decoding.popleft()
-            self._decode_ahead()
-            yield following
-
-    def _first_decoded(self) -> tuple[Candidate, Future[Frame]] | None:
-        """The oldest file that is decoded, as soon as there is one; None where this is told to stop meanwhile.
-
-        Files come in their order; one that takes longer than a heartbeat lets the others pass, and no watchdog starve.
-        """
-        oldest = self._decoding[0][1]
-        if oldest is not self._late and not wait([oldest], timeout=HEARTBEAT_S).done:
-            self._late = oldest
-        while not self.stop.asked:
-            for number, (_, decoded) in enumerate(self._decoding):
-                if decoded.done():
-                    found = self._decoding[number]
-                    del self._decoding[number]
-                    return found
-            self._heartbeat()
-            wait([decoded for _, decoded in self._decoding], timeout=HEARTBEAT_S, return_when=FIRST_COMPLETED)
-        return None
-
     def _take(self, candidate: Candidate, decoded: Future[Frame]) -> Frame | None:
         """A decoded file; None where it must be looked at again."""
         try:
@@ -303,8 +251,7 @@ class Screener:
         if frame.unreadable is not None and early and not frame.hostile:
             self._watcher.defer(candidate)  # perhaps its writer only pauses
             return None
-        if frame.raw is not None:
-            self._sizes.append(frame.raw.packed.nbytes)
+        self._ahead.saw(frame)
         if self._suspects[_key(frame)] >= CRASHES_PER_FRAME:
             reason = f"the screener died {self._suspects[_key(frame)]} times while this frame was measured"
             return replace(frame, raw=None, unreadable=reason)

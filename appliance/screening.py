@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from appliance.again import AgainLog
+from appliance.ahead import DECODED_BYTES, room_ahead
 from appliance.decode import is_frame_name
 from appliance.errors import FrameVanishedError, RefusedError
 from appliance.frame import Frame, Identity, identify
@@ -19,7 +20,7 @@ from appliance.images import ImageStore
 from appliance.pipeline import judge
 from appliance.put_away import places_of
 from appliance.reading import UNREAD
-from appliance.sandbox import DECODED_BYTES, Sandbox, room_ahead
+from appliance.sandbox import Sandbox
 from appliance.settings import Settings
 from appliance.station import Station
 from appliance.verdict import Row

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from appliance.ahead import Ahead
 from appliance.frame import Frame
 from appliance.pipeline import Line
+from appliance.sandbox import Sandbox
 from appliance.screener import Screener
 from appliance.screening import OneShot, find_targets
 from appliance.settings import Settings
@@ -80,25 +83,33 @@ def test_frames_are_measured_together_and_told_of_one_by_one(station: Station, i
     assert (station.quarantine / "P/L/garbage.tif").exists()
 
 
-def test_a_second_batch_is_taken_of_what_is_decoded_already(station: Station, inspector: Inspector) -> None:
+def ahead(batch: int, decoded: int, tmp_path: Path, *, stopped: bool = False) -> Ahead:
+    """Twelve files in hand, of which so many are decoded."""
+    futures: list[Future[Frame]] = [Future() for _ in range(12)]
+    for one in futures[:decoded]:
+        one.set_result(cast("Frame", None))
+    box = SimpleNamespace(submit=lambda _inbox, name: futures[int(name)])
+    made = Ahead(
+        tmp_path, cast("Sandbox", box), 1.0, lambda: cast("Inspector", SimpleNamespace(batch=batch)), lambda: stopped, lambda: None
+    )  # fmt: skip
+    assert made.add(cast("Candidate", SimpleNamespace(relative=str(i))) for i in range(12))
+    return made
+
+
+def test_a_second_batch_is_taken_of_what_is_decoded_already(tmp_path: Path) -> None:
     def taken(batch: int, decoded: int) -> int:
-        """How many of twelve files are screened in one call, of which so many are decoded."""
-        batches = Batches(inspector)
-        batches.batch = batch
-        with closing(VerdictLog(station.database)) as log:
-            screener = Screener(station, Line(station, batches, log, None), log)
-            for i in range(12):
-                done: Future[Frame] = Future()
-                if i < decoded:
-                    done.set_result(cast("Frame", None))
-                screener._decoding.append((cast("Candidate", i), done))
-            try:
-                return len(list(screener._next_decoded()))
-            finally:
-                screener._sandbox.close()
+        """How many are screened in one call."""
+        return len(list(ahead(batch, decoded, tmp_path).following()))
 
     assert [taken(4, decoded) for decoded in (1, 3, 4, 6, 12)] == [1, 3, 4, 6, 8]
     assert taken(1, 12) == 1
+
+
+def test_nothing_is_taken_once_the_screener_shall_stop_and_all_of_it_is_let_go(tmp_path: Path) -> None:
+    made = ahead(4, 12, tmp_path, stopped=True)
+    assert list(made.following()) == []
+    assert [candidate.relative for candidate in made.let_go()] == [str(i) for i in range(12)]
+    assert not made.add([])
 
 
 def test_each_frame_of_a_batch_gets_its_own_numbers(station: Station, inspector: Inspector) -> None:

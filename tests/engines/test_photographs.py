@@ -20,6 +20,7 @@ from engines.openvino import outputs_of
 from engines.training import photographs
 from engines.training.data import ImageSet, Pictures
 from engines.training.fit import Stage, predict, to_images
+from engines.training.outliers import Outliers
 from engines.training.photographs import start_from_photographs
 from engines.training.presets import PRESETS
 from engines.training.quantize import load_weights, quantize
@@ -117,6 +118,7 @@ def boxed(images: ImageSet) -> ImageSet:
 
 def test_a_unet_of_pictures_asks_photographs_what_is_familiar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS["photographs"], "unseen", (Stage(64, 32, 8, 1e-3),))
+    monkeypatch.delattr(Outliers, "paste")  # nothing is pasted
     both = boxed(pictures(32, 8))
     woven, dotted = both.select(both.class_index == 0), both.select(both.class_index > 0)
     weights = train(
@@ -141,6 +143,14 @@ def test_a_unet_of_pictures_asks_photographs_what_is_familiar(tmp_path: Path, mo
     graph = onnx.load(tmp_path / "unseen.onnx").graph
     stored = {i.name: i.data_type for i in graph.initializer if ".familiarity.looks." in i.name and "conv" in i.name}
     assert set(stored.values()) == {onnx.TensorProto.FLOAT}  # none of it is rounded
+    read = [node for node in graph.node if node.op_type == "Conv" and stored.keys() & set(node.input)]
+    assert len(read) == sum(isinstance(module, nn.Conv2d) for module in network.looks.modules())  # made once, for both
+    fresh = build("unseen", photographs=True)
+    start_from_photographs(fresh, [])
+    then, now = fresh.state_dict(), model.state_dict()
+    kept = {name for name, value in now.items() if isinstance(value, torch.Tensor) and torch.equal(value, then[name])}
+    assert kept >= {name for name in now if ".looks." in name and not name.endswith("_extra_state")}
+    assert not kept & {name for name in now if name.startswith(("network.stem.0", "network.bottom.0", "network.up"))}
 
 
 def test_cells_move_with_the_picture() -> None:

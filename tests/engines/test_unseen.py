@@ -127,7 +127,7 @@ def test_failures_and_left_out_shapes_teach_nothing(noisy: ImageSet) -> None:
     assert len(seen_only(noisy, ())) == 35
 
 
-@pytest.mark.parametrize(("recipe", "empty"), [("paper", False), ("exposed", True)])
+@pytest.mark.parametrize(("recipe", "empty"), [("paper", False), ("weighted", False), ("exposed", True)])
 def test_only_exposure_shows_places_that_are_neither_background_nor_object(
     noisy: ImageSet, tmp_path: Path, recipe: str, empty: bool
 ) -> None:
