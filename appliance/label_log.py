@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -119,7 +120,12 @@ class LabelLog(LogFile):
             return True
 
     def add_rename(self, old: str, new: str, *, who: str) -> None:
-        """Give a class of boxes another name in all labels so far; the log keeps what they said."""
+        """Give a class of boxes another name in all labels so far; the log keeps what they said.
+
+        Raises:
+            LabelError: nobody can be called so.
+        """
+        check_name(who)
         with self.transaction() as db:
             db.execute(
                 "INSERT INTO class_names (old, new, last_label, who, at) "
@@ -150,8 +156,9 @@ class LabelLog(LogFile):
         for label in labels:
             known = of.has(label)
             names = follow(known.box_classes, of.unknown_renamings(known, label))[0] if known else ()
-            pairs = zip(label.box_classes, names, strict=True) if known else ()
-            found.append({there: here for there, here in pairs if there is not None and here is not None})
+            pairs = set(zip(label.box_classes, names, strict=True)) if known else set()
+            of_each = Counter(there for there, _ in pairs)  # one that stands for two here says nothing
+            found.append({t: h for t, h in pairs if t is not None and h is not None and of_each[t] == 1})
         return found
 
 
@@ -182,16 +189,19 @@ class _OfFrame:
 
     @staticmethod
     def unknown_renamings(known: Label, label: Label) -> tuple[Renaming, ...]:
-        """Of a label's renamings those that the log's own does not have and that change a name which it has now."""
+        """Of a label's renamings those after the last that the log's own has, as far as they change a name which it has now."""
         given = label.earlier.renamed if label.earlier else ()
         there = known.earlier.renamed if known.earlier else ()
-        return follow(known.box_classes, [one for one in given if one not in there])[1]
+        last = max((number for number, one in enumerate(given) if one in there), default=-1)
+        return follow(known.box_classes, given[last + 1 :])[1]
 
     def forget_what_was_taken_back(self, label: Label) -> None:
         """Whoever says again what was taken back means it."""
         known = self.known.get(label.content)
         if known is not None and known.retracted:
-            del self.known[label.content]
+            for content in known.contents:
+                if self.known.get(content) is known:
+                    del self.known[content]
 
     def add(self, db: sqlite3.Connection, frame_id: int, label: Label) -> Stored:
         """Append a label, where it is new, and that it was taken back or renamed, where that is."""

@@ -142,7 +142,10 @@ def label_of(row: Mapping[str, Any]) -> Label:
 def _earlier(fields: Mapping[str, Any] | None) -> Earlier | None:
     if not fields:
         return None
-    renamed = (Renaming(*(str(one[name]) for name in Renaming._fields)) for one in fields["renamed"])
+    renamed = [Renaming(*(one[name] for name in Renaming._fields)) for one in fields["renamed"]]
+    for one in renamed:
+        if not all(isinstance(value, str) for value in one):
+            raise TypeError(f"renamed {list(one)}, wanted text")
     return Earlier(tuple(map(_text, fields["box_classes"])), tuple(renamed))
 
 
@@ -202,7 +205,7 @@ def checked(label: Label, size: tuple[int, int] | None) -> Label:
         raise LabelError("boxes on a file that could not be read")
     return replace(
         label, note=note, at=in_utc(label.at), boxes=tuple(inside(box, size) for box in label.boxes) if size else (),
-        box_classes=tuple(None if name == UNNAMED else name for name in label.box_classes), earlier=earlier,
+        box_classes=_unnamed_is_none(label.box_classes), earlier=earlier,
         retracted=taken_back and taken_back._replace(at=in_utc(taken_back.at)),
     )  # fmt: skip
 
@@ -211,14 +214,21 @@ def _checked_earlier(label: Label) -> Earlier | None:
     """What a label says of earlier names, where it leads to those that its boxes have; times become UTC."""
     if (earlier := label.earlier) is None:
         return None
-    for one in earlier.renamed:
-        for name in (one.old, one.new, one.who):
-            check_name(name)
-    names, changed = follow(earlier.box_classes, earlier.renamed)
-    if names != label.box_classes:
+    try:
+        for text in (*(text for one in earlier.renamed for text in one), *filter(None, earlier.box_classes)):
+            checked_text(text)  # a name as it was, whatever may be one today
+    except ValueError as error:
+        raise LabelError(f"a renaming: {error}") from error
+    said = _unnamed_is_none(earlier.box_classes)
+    names, changed = follow(said, earlier.renamed)
+    if names != _unnamed_is_none(label.box_classes):
         raise LabelError(f"boxes called {_told(label.box_classes)}, which by their earlier names and renamings are "
                          f"{_told(names)}: where a class is changed by hand, its earlier names must go")  # fmt: skip
-    return Earlier(earlier.box_classes, tuple(one._replace(at=in_utc(one.at)) for one in changed)) if changed else None
+    return Earlier(said, tuple(one._replace(at=in_utc(one.at)) for one in changed)) if changed else None
+
+
+def _unnamed_is_none(names: Sequence[str | None]) -> tuple[str | None, ...]:
+    return tuple(None if name == UNNAMED else name for name in names)
 
 
 def _told(names: Sequence[str | None]) -> str:

@@ -101,6 +101,9 @@ def accepted(log: VerdictLog, frames: Sequence[Row], *, who: str) -> list[tuple[
             raise LabelError(f"{frame['path']}: no proposal to accept")
         note = f"accepted from {holds.proposal.who}"
         found.append(
-            (frame["id"], replace(holds.proposal, who=who, at=now_utc(), note=note, origin=Origin.PERSON, id=None))
+            (
+                frame["id"],
+                replace(holds.proposal, who=who, at=now_utc(), note=note, origin=Origin.PERSON, id=None, earlier=None),
+            )
         )
     return found

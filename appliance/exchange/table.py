@@ -16,6 +16,7 @@ CORNERS = ("x0", "y0", "x1", "y1")
 COLUMNS = ("file", "sha256", "label", "class", "level", "box_class", *CORNERS, "who", "at", "note", "origin", "settles",
            "empty", "retracted_by", "retracted_at", "earlier_box_class", "renamed")  # fmt: skip
 OF_A_BOX = ("box_class", *CORNERS, "earlier_box_class")
+BESIDE = (*OF_A_BOX, "renamed")  # what does not tell one label from another
 TRUTH = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
@@ -62,7 +63,7 @@ def read(path: Path) -> Iterator[Incoming]:
             for row in reader:
                 labels = found.setdefault((row["file"], row.get("sha256") or ""), {})
                 # Rows of one label stand together; without a number, rows that say the same but for the box.
-                key = json.dumps([row.get(name) or "" for name in COLUMNS if name not in OF_A_BOX])
+                key = json.dumps([row.get(name) or "" for name in COLUMNS if name not in BESIDE])
                 labels.setdefault(key, []).append(row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LabelError(f"{path}: {error}") from error
@@ -72,7 +73,7 @@ def read(path: Path) -> Iterator[Incoming]:
             bare = [rows for rows in labels.values() if rows not in whole]
             yield Incoming(path=name, sha256=sha256 or None, labels=tuple(map(_label, whole)),
                            drawn=tuple(map(_drawn, bare)))  # fmt: skip
-        except (ValueError, TypeError, LabelError) as error:
+        except (ValueError, TypeError, RecursionError, LabelError) as error:
             raise LabelError(f"{path}: {name}: {error}") from error
 
 
@@ -101,7 +102,11 @@ def _label(rows: Sequence[Mapping[str, str]]) -> Label:
 
 def _earlier(rows: Sequence[Mapping[str, str]]) -> dict[str, Any] | None:
     """Names before renamings: a JSON list of old name, new name, who and when of each, and what each box was called."""
-    text, said = rows[0].get("renamed"), [row.get("earlier_box_class") or None for row in rows]
+    texts, said = {row.get("renamed") or "" for row in rows}, [row.get("earlier_box_class") or None for row in rows]
+    if len(texts) > 1:
+        raise ValueError("boxes of one label with different renamed: where a class is changed by hand, earlier_box_class and "
+                         "renamed must be emptied in all rows of its label")  # fmt: skip
+    [text] = texts
     if not text:
         if any(said):
             raise ValueError("earlier_box_class without renamed")

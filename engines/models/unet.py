@@ -113,4 +113,8 @@ class PhotographUNet(TwoMaps):
         """As of UNet."""
         *kept, first, second = maps = self.looks.maps_of(x)
         out = self.decoded(self.bottom(torch.cat([first, second], 1)), [self.stem(x), *kept])
-        return gated(out, self.familiarity.of_cells(self.looks.cells(maps))) if self.lowered else out
+        if not self.lowered:
+            return out
+        if torch.is_autocast_enabled(x.device.type):  # these maps are not in float32
+            return gated(out, self.familiarity(x))
+        return gated(out, self.familiarity.of_cells(self.looks.cells(maps)))

@@ -202,6 +202,12 @@ def test_a_class_that_was_changed_by_hand_beside_its_earlier_names_is_refused(lo
             "boxes called object, arc, halo, which by their earlier names and renamings are",
         ),
         (written.replace('""ring""', "ring"), "Expecting value"),
+        (written.replace('""jo""', "null"), r"renamed \['ring', 'halo', None, .*\], wanted text"),
+        (re.sub(r'"\[\[.*\]\]"', "[" * 100_000, written), "recursion|Recursion|nested"),
+        (
+            re.sub(r',ring,"\[\[.*\]\]"', ",,", written.replace("halo,7", "arc,7", 1), count=1),
+            "boxes of one label with different renamed: .* must be emptied in all rows of its label",
+        ),
         (re.sub(r'"\[\[.*\]\]"', "", written), "earlier_box_class without renamed"),
         (
             re.sub(r'"\[\[.*\]\]"', '"[[1]]"', written),
@@ -212,3 +218,67 @@ def test_a_class_that_was_changed_by_hand_beside_its_earlier_names_is_refused(lo
         path.write_text(text)
         with pytest.raises(LabelError, match=message):
             import_labels(log, format_named("csv").read(path), who="max", source="csv")
+
+
+def test_a_file_read_twice_says_the_same_twice_whatever_it_renames_forth_and_back(
+    log: VerdictLog, tmp_path: Path
+) -> None:
+    other, path = new_log(tmp_path / "two"), tmp_path / "exported"
+    to(other, log, path, "csv")
+    other.add_rename("ring", "halo", who="eva")
+    log.add_rename("ring", "halo", who="jo")
+    log.add_rename("halo", "ring", who="jo")
+    for _ in range(2):
+        assert to(other, log, path, "csv") == (0, 5)
+        assert other.labels(2)[2][0].box_classes == (None, "ring", "ring")
+
+
+def test_a_name_that_became_two_elsewhere_is_not_taken_for_one_of_them(log: VerdictLog, tmp_path: Path) -> None:
+    said = replace(
+        JO, boxes=((0, 0, 9, 9), (20, 20, 30, 30)), box_classes=("dot", "edge"), at="2026-03-01T00:00:00.000Z"
+    )
+    log.add_labels([(4, said)])
+    other = new_log(tmp_path / "two")
+    to(other, log, tmp_path / "before", "coco")
+    log.add_rename("edge", "dot", who="jo")
+    other.add_rename("edge", "rim", who="eva")
+    path, made = as_exported(log, tmp_path, "coco", [4])
+    made["annotations"][0]["bbox"] = [1, 1, 9, 9]
+    assert imported(other, path, "coco", made) == 1
+    assert other.labels(4)[4][-1].box_classes == ("dot", "dot")  # as the file says
+
+
+def test_boxes_without_a_class_beside_a_renamed_one_stay_without(log: VerdictLog, tmp_path: Path) -> None:
+    log.add_rename("ring", "halo", who="jo")
+    path, other = tmp_path / "labels.csv", new_log(tmp_path / "two")
+    format_named("csv").write(labeled_frames(log, [2]), path)
+    written = path.read_text().replace(",,0,0,360,300,", ",object,0,0,360,300,")
+    assert "object" in written
+    for _ in range(2):
+        path.write_text(written)
+        import_labels(other, format_named("csv").read(path), who="max", source="csv")
+        assert everything(other) == {2: everything(log)[2]}
+
+
+def test_nobody_without_a_name_renames_and_who_did_so_before_that_was_asked_goes_along(
+    log: VerdictLog, tmp_path: Path
+) -> None:
+    with pytest.raises(LabelError, match="name ''"):
+        log.add_rename("ring", "halo", who="")
+    with log.transaction() as db:  # as an earlier version did
+        db.execute(
+            "INSERT INTO class_names (old, new, last_label, who, at) VALUES ('ring', 'halo', 99, '', '2026-04-01')"
+        )
+    other = new_log(tmp_path / "two")
+    assert to(other, log, tmp_path / "exported", "csv") == (5, 0)
+    assert to(log, log, tmp_path / "exported", "csv") == (0, 5)
+    assert other.labels(2)[2][0].box_classes == (None, "halo", "halo")
+
+
+def test_a_renamed_label_taken_back_and_said_again_is_heard(log: VerdictLog) -> None:
+    log.add_rename("ring", "halo", who="jo")
+    [told] = log.labels(2)[2]
+    log.retract_label(told.id or 0, who="jo")
+    again = replace(told, id=None, earlier=None)
+    assert log.add_labels([(2, again)], said_now=True)[0].new
+    assert [label.box_classes for label in log.labels(2)[2]] == [(None, "halo", "halo")]

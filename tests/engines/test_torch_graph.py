@@ -12,7 +12,7 @@ from onnx import helper
 from engines import bundle
 from engines.errors import EngineBuildError
 from engines.half import to_half, without_quantisation
-from engines.models import UNet, build
+from engines.models import TwoMaps, build
 from engines.torch_graph import OnnxModule
 from engines.training.quantize import export
 from tests.engines.test_half import STARTER, images, ranges, run, small
@@ -39,7 +39,7 @@ def test_the_shipped_models(role: str) -> None:
 @pytest.mark.parametrize("photographs", [False, True])
 def test_everything_that_training_makes(role: str, photographs: bool, tmp_path: Path) -> None:
     model = build(role, photographs=photographs).eval()
-    if isinstance(model.network, UNet):
+    if isinstance(model.network, TwoMaps):
         model.network.familiarity.known.normal_(generator=torch.Generator().manual_seed(0))
         model.network.familiarity.fitted = True
     export(model, tmp_path / "model.onnx")
