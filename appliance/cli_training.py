@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack, closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -28,7 +28,10 @@ from appliance.terminal import (
     wide_console,
     without_nan,
 )
-from engines import EngineChoice, Precision
+from engines import Bundle, EngineChoice, Precision
+
+if TYPE_CHECKING:
+    from appliance.dataset import DataSet
 
 training_app = typer.Typer()
 
@@ -108,9 +111,6 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle against known truth, beside the conventional method."""
-    from appliance.assess import assess, assess_images
-    from engines.build import build_inspector
-
     console = talk()
     choice, other_choice = on_cpu(precision), on_cpu(against)
     known = read_data(data, class_map, fold)
@@ -120,25 +120,9 @@ def evaluate(
     if bare and (precision or against):
         raise typer.BadParameter("--precision and --against are for a bundle's engines, not for --runs or pictures")
     if bare:
-        networks = train_extra("networks")
-        found = networks.of_runs(runs) if runs is not None else networks.of_bundle(chosen)
-        if known.pictures:
-            found = {role: networks.seen_from_all_sides(outputs, known.pictures) for role, outputs in found.items()}
-        identity = str(runs) if runs is not None else chosen.identity
-        report = assess_images(known, found, split=split, spec=chosen.spec, identity=identity)
+        report = _networks_alone(known, chosen, runs, split)
     else:
-        with ExitStack() as opened:
-            with console.status("building engines"):
-                inspector = opened.enter_context(closing(build_inspector(chosen, choice, cache=cache_folder())))
-                other = None
-                if against is not None:
-                    other = opened.enter_context(closing(build_inspector(chosen, other_choice, cache=cache_folder())))
-            progress = opened.enter_context(progress_bar(console))
-            task = progress.add_task("evaluating", total=None)
-            report = assess(
-                known, inspector, split=split, against=other,
-                progress=lambda done, total: progress.update(task, completed=done, total=total),
-            )  # fmt: skip
+        report = _engines(known, chosen, choice, None if against is None else other_choice, split)
     text = json.dumps(without_nan(report), indent=1)
     if out and pictures:
         pictures.draw_report(report, out)
@@ -148,6 +132,39 @@ def evaluate(
         say(text)
     else:
         _print_report(report)
+
+
+def _networks_alone(known: DataSet, bundle: Bundle, runs: Path | None, split: Split) -> dict[str, Any]:
+    """The report of trained networks, or of a bundle's over pictures, in float32."""
+    from appliance.assess import assess_images
+
+    networks = train_extra("networks")
+    found = networks.of_runs(runs) if runs is not None else networks.of_bundle(bundle)
+    if known.pictures:
+        found = {role: networks.seen_from_all_sides(outputs, known.pictures) for role, outputs in found.items()}
+    identity = str(runs) if runs is not None else bundle.identity
+    return assess_images(known, found, split=split, spec=bundle.spec, identity=identity)
+
+
+def _engines(
+    known: DataSet, bundle: Bundle, choice: EngineChoice, against: EngineChoice | None, split: Split
+) -> dict[str, Any]:
+    """The report of a bundle's engines, and of those in another arithmetic beside them."""
+    from appliance.assess import assess
+    from engines.build import build_inspector
+
+    with ExitStack() as opened:
+        with talk().status("building engines"):
+            inspector = opened.enter_context(closing(build_inspector(bundle, choice, cache=cache_folder())))
+            other = None
+            if against is not None:
+                other = opened.enter_context(closing(build_inspector(bundle, against, cache=cache_folder())))
+        progress = opened.enter_context(progress_bar(talk()))
+        task = progress.add_task("evaluating", total=None)
+        return assess(
+            known, inspector, split=split, against=other,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
 
 
 def on_cpu(precision: Precision | None) -> EngineChoice:
