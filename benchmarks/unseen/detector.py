@@ -21,13 +21,14 @@ from torch.nn import functional
 
 from appliance.labels import iou
 from benchmarks.unseen.sets import DEVIATION, Picture
-from engines.models.efficientnet_lite import CELL_CONTRAST, STAGES, Trunk
+from engines.models.efficientnet_lite import STAGES, Trunk
 from engines.training.fit import mixed_precision
 from engines.training.photographs import load_published
 from kernels import IMAGE_SIDE
 
 STRIDE = 4
 CELLS = IMAGE_SIDE // STRIDE
+CONTRAST = 0.2  # pictures' standard deviations, brought to the -1 to 1 of a photograph
 READ_STAGES, MERGED = (1, 2, 4, 6), 32  # ends of stages that are read, 4, 8, 16 and 32 pixels a cell
 VERSIONS = 16  # that a picture is varied to, for all trainings alike
 STEPS, STEPS_A_PICTURE = 600, 10  # the more of them: 160 epochs of 30 images, 80 of more than 60
@@ -69,7 +70,7 @@ def _trunk() -> Trunk:
 @torch.no_grad()
 def _seen(images: Values) -> list[Tensor]:
     """(n, 224, 224) in [0, 1] -> what the trunk gives at four depths, float16."""
-    scaled = torch.from_numpy((images - 0.5) * (255 / DEVIATION * CELL_CONTRAST))[:, None].clamp(-1.0, 1.0)
+    scaled = torch.from_numpy((images - 0.5) * (255 / DEVIATION * CONTRAST))[:, None].clamp(-1.0, 1.0)
     maps = _trunk().maps(scaled.contiguous(memory_format=torch.channels_last))
     return [maps[stage].half().contiguous(memory_format=torch.channels_last) for stage in READ_STAGES]
 

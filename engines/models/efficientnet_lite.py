@@ -19,14 +19,14 @@ STAGES = (  # expansion, kernel, stride, blocks, channels
     (1, 3, 1, 1, 16), (6, 3, 2, 2, 24), (6, 5, 2, 2, 40), (6, 3, 2, 3, 80), (6, 5, 1, 3, 112), (6, 5, 2, 4, 192),
     (6, 3, 1, 1, 320),
 )  # fmt: skip
-CELL_STAGES = 5  # that cells are described by
+CELL_STAGES = range(2, len(STAGES))  # that cells of 8x8 pixels are described by: none is finer
 KEPT_STAGES = 3  # not taught: edges and textures are the same everywhere
 DEPTHS = tuple(sum(stage[3] for stage in STAGES[: k + 1]) - 1 for k in range(len(STAGES)))  # the last block of each
 FEATURES = 3 * (sum(stage[4] for stage in STAGES) + HEAD)
 # The image's asinh curve at ForImages' gain, brought to the -1 to 1 of a photograph: the noise of a clean frame is small
 # beside it, what stands out by eight of its standard deviations is white.
 CONTRAST = 0.5
-CELL_CONTRAST = 0.2  # the same for cells: of pictures with no noise alone little is cut off
+CELL_CONTRAST = 0.4  # the same for cells: two and a half standard deviations of the set either way are told apart
 FEATURE_SPREAD = 10.0  # of all features of an image together, so that the last layer learns as quickly as the rest
 NORM_EPS = 1e-3
 
@@ -98,11 +98,18 @@ class Trunk(nn.Module):
                 module.eval()
         return self
 
-    def maps(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, h, w) in -1 to 1 -> what the last block of each stage gives, (n, channels, h / 2 to 32, w / 2 to 32)."""
+    def maps(self, x: Tensor, stages: int = len(STAGES)) -> list[Tensor]:
+        """(n, 1, h, w) in -1 to 1 -> what the last block of each stage gives, (n, channels, h / 2 to 32, w / 2 to 32).
+
+        Args:
+            x: images.
+            stages: the first ones, that are asked for.
+        """
         x = self.stem(x)
-        found = []
+        found: list[Tensor] = []
         for number, block in enumerate(self.blocks):
+            if len(found) == stages:
+                break
             x = block(x)
             if number in DEPTHS:
                 found.append(x)
@@ -152,26 +159,27 @@ class EfficientNetLite0(Trunk):
 
 
 class PhotographCells(Trunk):
-    """What each cell of 8x8 pixels looks like to EfficientNet-Lite0, at the ends of its second to fifth stage; never taught."""
+    """What each cell of 8x8 pixels looks like to EfficientNet-Lite0, at the ends of its third to last stage; never taught."""
 
-    channels = sum(stage[4] for stage in STAGES[1:CELL_STAGES])
+    channels = sum(STAGES[stage][4] for stage in CELL_STAGES)
+    components = 256  # principal ones that are asked: as good as all 744, for a third of the time
     whitening = 0.5  # power of the variances that principal components are divided by: all count alike
     reach = 6.0  # as of `Filters`; these see much that is new and not strange, and the UNet over them doubts by itself
 
     def __init__(self) -> None:
-        super().__init__(CELL_STAGES)
+        super().__init__(len(STAGES))
         self.requires_grad_(False)
 
-    def maps_of(self, x: Tensor) -> list[Tensor]:
-        """(n, 1, h, w) in SD of the set, sides multiples of 16 -> what its five stages end with, finest first."""
-        return self.maps((x * CELL_CONTRAST).clamp(-1.0, 1.0))
+    def maps_of(self, x: Tensor, stages: int = len(STAGES)) -> list[Tensor]:
+        """(n, 1, h, w) in SD of the set, sides multiples of 32 -> what its first stages end with, finest first."""
+        return self.maps((x * CELL_CONTRAST).clamp(-1.0, 1.0), stages)
 
     def cells(self, maps: Sequence[Tensor]) -> Tensor:
-        """What maps_of gives -> (n, 256, h / 8, w / 8)."""
-        around = [functional.avg_pool2d(one, 3, 1, 1) for one in maps[1:]]
-        return torch.cat([functional.avg_pool2d(around[0], 2), around[1],
-                          *(functional.interpolate(one, scale_factor=2, mode="bilinear") for one in around[2:])], 1)  # fmt: skip
+        """What maps_of gives -> (n, 744, h / 8, w / 8)."""
+        finest, *coarser = (functional.avg_pool2d(maps[stage], 3, 1, 1) for stage in CELL_STAGES)
+        size = finest.shape[-2:]
+        return torch.cat([finest, *(functional.interpolate(one, size, mode="bilinear") for one in coarser)], 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 1, h, w) in SD of the set, sides multiples of 16 -> (n, 256, h / 8, w / 8)."""
+        """(n, 1, h, w) in SD of the set, sides multiples of 32 -> (n, 744, h / 8, w / 8)."""
         return self.cells(self.maps_of(x))

@@ -68,7 +68,7 @@ def _describe(x: Tensor) -> Tensor:
 class Filters(nn.Module):
     """What each cell of 8x8 pixels looks like to simple filters, as `engines/looks.py` asks them."""
 
-    channels = RESPONSES
+    channels = components = RESPONSES
     whitening = 0.25  # power of the variances that principal components are divided by: halfway to counting alike
     reach = 1.0  # times what distances within training spread, and g has fallen by a factor e
 
@@ -97,10 +97,10 @@ class Familiarity(nn.Module):
     def __init__(self, prototypes: int = 2048, looks: Filters | PhotographCells | None = None) -> None:
         super().__init__()
         self.looks = looks or Filters()
-        channels = self.looks.channels
+        channels, components = self.looks.channels, self.looks.components
         self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("whiten", torch.eye(channels))
-        self.register_buffer("known", torch.zeros(prototypes, channels))
+        self.register_buffer("whiten", torch.eye(channels, components))
+        self.register_buffer("known", torch.zeros(prototypes, components))
         self.register_buffer("start", torch.tensor(0.0))
         self.register_buffer("span", torch.tensor(1.0))
         self.fitted = False  # before, everything is familiar

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.models.efficientnet_lite import CELL_STAGES, STAGES, PhotographCells
+from engines.models.efficientnet_lite import STAGES, PhotographCells
 from engines.models.familiarity import Familiarity, gated
 
 # Channels of the decoder over an encoder that learnt photographs, finest first, and of what it begins with.
 PHOTOGRAPH_WIDTHS, PHOTOGRAPH_BOTTOM = (16, 32, 48, 64), 96
+PHOTOGRAPH_STAGES = 5  # of the encoder that the decoder takes from
 
 
 def _double_conv(inputs: int, outputs: int) -> nn.Sequential:
@@ -93,12 +94,12 @@ class UNet(TwoMaps):
 class PhotographUNet(TwoMaps):
     """UNet whose encoder learnt photographs and is taught nothing more; only a stage of the input's own size is.
 
-    What the encoder sees says what is familiar, too. Sides of the input must be a multiple of 16.
+    What the encoder sees says what is familiar, too. Sides of the input must be a multiple of 32.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        *kept, first, second = (stage[-1] for stage in STAGES[:CELL_STAGES])  # the last two are of one size
+        *kept, first, second = (stage[-1] for stage in STAGES[:PHOTOGRAPH_STAGES])  # the last two are of one size
         self.stem = _double_conv(1, PHOTOGRAPH_WIDTHS[0])
         self.bottom = _double_conv(first + second, PHOTOGRAPH_BOTTOM)
         self.add_decoder(PHOTOGRAPH_WIDTHS, (PHOTOGRAPH_WIDTHS[0], *kept), PHOTOGRAPH_BOTTOM)
@@ -111,7 +112,8 @@ class PhotographUNet(TwoMaps):
 
     def forward(self, x: Tensor) -> Tensor:
         """As of UNet."""
-        *kept, first, second = maps = self.looks.maps_of(x)
+        maps = self.looks.maps_of(x) if self.lowered else self.looks.maps_of(x, PHOTOGRAPH_STAGES)
+        *kept, first, second = maps[:PHOTOGRAPH_STAGES]
         out = self.decoded(self.bottom(torch.cat([first, second], 1)), [self.stem(x), *kept])
         if not self.lowered:
             return out

@@ -167,9 +167,10 @@ def calibrate(model: ForImages, network: TwoMaps, known: NDArray[np.uint8]) -> t
 def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int) -> None:
     """Fit the density of what training images look like.
 
-    Descriptions are brought to like spreads (each principal component divided by a power of its variance), and a draw
-    of them is kept. Distances from one image's descriptions to those of the others say where familiar ends: at
-    their 75 % quantile; `reach` differences of the median and the 99 % quantile further, and g has fallen by a factor e.
+    Of descriptions the first principal components are asked, brought to like spreads (each divided by a power of its
+    variance), and a draw of them is kept. Distances from one image's descriptions to those of the others say where familiar
+    ends: at their 75 % quantile; `reach` differences of the median and the 99 % quantile further, and g has fallen by a
+    factor e.
 
     Args:
         familiarity: changed in place.
@@ -185,7 +186,8 @@ def keep_familiar(familiarity: Familiarity, images: NDArray[np.uint8], seed: int
     image_of = np.repeat(np.arange(len(cells)), len(points) // len(cells))
     familiarity.mean.copy_(points.mean(0))
     variances, components = torch.linalg.eigh(torch.cov((points - familiarity.mean).T))
-    familiarity.whiten.copy_(components / variances.clamp_min(variances.max() * 1e-3) ** looks.whitening)
+    spread = variances.clamp_min(variances.max() * 1e-3) ** looks.whitening
+    familiarity.whiten.copy_((components / spread)[:, -looks.components :])  # ascending
     kept = rng.choice(len(points), len(familiarity.known), replace=len(points) < len(familiarity.known))
     familiarity.known.copy_((points[kept] - familiarity.mean) @ familiarity.whiten)
     asked = rng.choice(len(points), min(FAMILIAR_CELLS, len(points)), replace=False)

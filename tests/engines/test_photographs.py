@@ -153,16 +153,23 @@ def test_a_unet_of_pictures_asks_photographs_what_is_familiar(tmp_path: Path, mo
     assert not kept & {name for name in now if name.startswith(("network.stem.0", "network.bottom.0", "network.up"))}
 
 
-def test_cells_move_with_the_picture() -> None:
+@pytest.mark.parametrize(("y", "x"), [(104, 104), (72, 136), (150, 60), (112, 160)])
+def test_every_stage_tells_a_spot_where_it_is(y: int, x: int) -> None:
     model = build("unseen", photographs=True)
     start_from_photographs(model, [])
     looks = model.network.get_submodule("familiarity.looks").eval()
-    image = torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0))
+    nothing = torch.zeros(1, 1, 224, 224)
+    spot = nothing.clone()
+    spot[..., y - 12 : y + 12, x - 12 : x + 12] = 2
     with torch.no_grad():
-        here, there = looks(image[..., :224, :224]), looks(image[..., 16:240, 16:240])
-    assert here.shape == (1, 256, 28, 28)
-    inside, moved = here[..., 10:20, 10:20], there[..., 8:18, 8:18]
-    assert float((inside - moved).abs().max()) < 0.3 * float(inside.std())
+        change = (looks(spot) - looks(nothing)).square()[0]
+    assert change.shape == (744, 28, 28)
+    middles = torch.arange(28) * 8 + 4
+    for channels, cell in zip(change.split([40, 80, 112, 192, 320]), (8, 16, 16, 32, 32), strict=True):
+        told = channels.sum(0)
+        told = told * (told > 0.2 * told.max())
+        at = torch.stack([(told.sum(1) * middles).sum(), (told.sum(0) * middles).sum()]) / told.sum()
+        assert float((at - torch.tensor([y, x])).abs().max()) < 0.75 * cell
 
 
 @pytest.mark.parametrize(
