@@ -177,8 +177,10 @@ class PhotographCells(Trunk):
     def cells(self, maps: Sequence[Tensor]) -> Tensor:
         """What maps_of gives -> (n, 744, h / 8, w / 8)."""
         finest, *coarser = (functional.avg_pool2d(maps[stage], 3, 1, 1) for stage in CELL_STAGES)
-        size = finest.shape[-2:]
-        return torch.cat([finest, *(functional.interpolate(one, size, mode="bilinear") for one in coarser)], 1)
+        side = finest.shape[-1]
+        return torch.cat([finest, *(
+            functional.interpolate(one, scale_factor=side // one.shape[-1], mode="bilinear") for one in coarser
+        )], 1)  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, 1, h, w) in SD of the set, sides multiples of 32 -> (n, 744, h / 8, w / 8)."""
