@@ -43,8 +43,8 @@ demo: $(VENV)/.installed ## a station, its daemon and API, and 30 simulated fram
 run: $(VENV)/.installed ## screen STATION until stopped
 	$(BIN)/umbra run --station $(STATION)
 
-test: $(VENV)/.dev ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## all tests, two files at a time
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 page-pictures: $(VENV)/.dev ## views of the station at URL, as docs/page.md shows them
 	$(BIN)/python -m tests.page.pictures $(URL) docs/pictures

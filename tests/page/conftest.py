@@ -65,7 +65,7 @@ class Line:
         wait_until(lambda: len(outbox(self.station)) == self.dropped, f"{name} is judged")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def line(tmp_path_factory: pytest.TempPathFactory, starter: Bundle) -> Iterator[Line]:
     """Eleven frames: nine dies of a wafer that pass, and two with a blemish."""
     root = tmp_path_factory.mktemp("page") / "bay-3"
@@ -93,7 +93,7 @@ def line(tmp_path_factory: pytest.TempPathFactory, starter: Bundle) -> Iterator[
     assert running.stop() == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
